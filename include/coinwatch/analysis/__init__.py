@@ -1,0 +1,1 @@
+"""What prices mean: statistics, anomalies and alert decisions, without Airflow and without I/O."""

@@ -1,0 +1,155 @@
+"""Settings: environment variables as one typed, validated whole (contract, section 3)."""
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PROJECT_DIR = Path(__file__).resolve().parents[2]
+"""The folder that holds dags/, include/ and data/."""
+
+COINGECKO_CONN_ID = "coingecko_default"
+SLACK_CONN_ID = "slack_default"
+AWS_CONN_ID = "aws_default"
+WAREHOUSE_CONN_ID = "warehouse_default"
+
+HISTORY_DAYS_MAX = 365
+"""Public API users can ask for the past 365 days (CoinGecko error 10012)."""
+
+
+class SettingsError(ValueError):
+    """A setting has a wrong value; the message names the variable, the value and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """What the environment decides, for every Dag and command alike.
+
+    Attributes:
+        coins: CoinGecko ids to watch, in the order given.
+        currency: Quote currency, as CoinGecko names it.
+        data_dir: Folder for everything written locally.
+        bitcoin_raw_path: Overrides the place of Bitcoin's raw CSV.
+        bitcoin_processed_path: Overrides the place of Bitcoin's processed CSV.
+        bitcoin_archive_path: Overrides the folder of the snapshots.
+        s3_bucket: Bucket for raw, processed and archive; empty means no uploads.
+        s3_prefix: Prefix of every key in the bucket, without slashes at its ends.
+        history_days: Days of hourly history that a new installation fetches, and how far back gaps are healed.
+        config: File with the alert rules and windows.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="COINWATCH_", env_ignore_empty=True, frozen=True, extra="ignore", validate_default=True
+    )
+
+    coins: Annotated[tuple[str, ...], NoDecode] = ("bitcoin",)
+    currency: str = "usd"
+    data_dir: Path = Path("data")
+    bitcoin_raw_path: Path | None = Field(None, validation_alias=AliasChoices("BITCOIN_RAW_PATH", "bitcoin_raw_path"))
+    bitcoin_processed_path: Path | None = Field(
+        None, validation_alias=AliasChoices("BITCOIN_PROCESSED_PATH", "bitcoin_processed_path")
+    )
+    bitcoin_archive_path: Path | None = Field(
+        None, validation_alias=AliasChoices("BITCOIN_ARCHIVE_PATH", "bitcoin_archive_path")
+    )
+    s3_bucket: str = ""
+    s3_prefix: str = ""
+    history_days: int = 90
+    config: Path = Path("include/coinwatch.yaml")
+
+    @field_validator("coins", mode="before")
+    @classmethod
+    def _split_coins(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("coins")
+    @classmethod
+    def _check_coins(cls, coins: tuple[str, ...]) -> tuple[str, ...]:
+        if not coins:
+            raise ValueError("at least one CoinGecko id is needed, for example bitcoin")
+        for coin in coins:
+            # An id becomes a file name and an asset name.
+            if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", coin):
+                raise ValueError(
+                    f"{coin!r} is no CoinGecko id: ids have lower-case letters, digits, '-', '_' and '.', "
+                    "comma-separated, for example bitcoin,ethereum"
+                )
+            if coins.count(coin) > 1:
+                raise ValueError(f"{coin!r} stands more than once")
+        return coins
+
+    @field_validator("currency")
+    @classmethod
+    def _check_currency(cls, currency: str) -> str:
+        if not re.fullmatch(r"[a-z]{3,5}", currency):
+            raise ValueError("a quote currency of CoinGecko in lower case is needed, for example usd, eur or btc")
+        return currency
+
+    @field_validator("data_dir", "bitcoin_raw_path", "bitcoin_processed_path", "bitcoin_archive_path", "config")
+    @classmethod
+    def _resolve_path(cls, path: Path | None) -> Path | None:
+        return None if path is None else (PROJECT_DIR / path.expanduser()).absolute()
+
+    @field_validator("s3_bucket")
+    @classmethod
+    def _check_bucket(cls, bucket: str) -> str:
+        if bucket and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
+            raise ValueError(
+                "an S3 bucket name has 3 to 63 lower-case letters, digits, '.' and '-' (no s3://, no folder: "
+                "that is COINWATCH_S3_PREFIX)"
+            )
+        return bucket
+
+    @field_validator("s3_prefix")
+    @classmethod
+    def _strip_prefix(cls, prefix: str) -> str:
+        return prefix.strip("/")
+
+    @field_validator("history_days")
+    @classmethod
+    def _check_history_days(cls, days: int) -> int:
+        if not 2 <= days <= HISTORY_DAYS_MAX:
+            raise ValueError(f"2 to {HISTORY_DAYS_MAX} days are allowed: CoinGecko gives hourly prices only for these")
+        return days
+
+    def raw_path(self, coin: str) -> Path:
+        """The raw CSV of a coin."""
+        if coin == "bitcoin" and self.bitcoin_raw_path:
+            return self.bitcoin_raw_path
+        return self.data_dir / f"{coin}_raw.csv"
+
+    def processed_path(self, coin: str) -> Path:
+        """The processed CSV of a coin."""
+        if coin == "bitcoin" and self.bitcoin_processed_path:
+            return self.bitcoin_processed_path
+        return self.data_dir / f"{coin}_processed.csv"
+
+    @cached_property
+    def archive_path(self) -> Path:
+        """The folder of the snapshots, of all coins."""
+        return self.bitcoin_archive_path or self.data_dir / "archive"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        **overrides: Values that go before the environment's, by field name (for tests and commands).
+
+    Raises:
+        SettingsError: At least one value is wrong; the message has a line for each.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            variable = name.upper() if name.upper().startswith("BITCOIN_") else f"COINWATCH_{name.upper()}"
+            reason = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{variable}={problem['input']!r}: {reason}")
+        raise SettingsError("\n".join(lines)) from None

@@ -1,0 +1,1 @@
+"""Where prices are kept: archive, raw log, warehouse, processed CSV and S3."""

@@ -1,0 +1,118 @@
+"""Files that survive a crash: locks, whole-or-not-at-all writes, and logs that end in a whole line."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, whichever process on this machine asks for it; the kernel frees it at a crash.
+
+    The lock lies beside the file and not on it, because a file that is replaced takes its locks with it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_aside(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return aside
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    aside = _write_aside(path, content)
+    try:
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def create_file(path: Path, content: bytes) -> None:
+    """Write a file once: whole, read-only, and never over another one.
+
+    Raises:
+        FileExistsError: There is one already.
+    """
+    aside = _write_aside(path, content)
+    try:
+        aside.chmod(0o444)
+        # A hard link, unlike an exclusive open, appears with the whole content in it.
+        os.link(aside, path)
+    finally:
+        aside.unlink()
+    sync_folder(path.parent)
+
+
+def cut_torn_line(path: Path) -> bytes:
+    """Cut a last line that has no end, as a power loss in the middle of an append leaves it.
+
+    The caller holds the file's lock.
+
+    Returns:
+        What was cut; empty when the file ends in a whole line, is empty or is not there.
+    """
+    if not path.exists():
+        return b""
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = _end_of_last_line(file.fileno(), end)
+        if start == end:
+            return b""
+        torn = os.pread(file.fileno(), end - start, start)
+        file.truncate(start)
+        os.fsync(file.fileno())
+        return torn
+
+
+def _end_of_last_line(descriptor: int, end: int, block: int = 4096) -> int:
+    r"""Where the last whole line ends: right behind its ``\n``, or 0."""
+    while end > 0:
+        start = max(0, end - block)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def append_lines(path: Path, lines: bytes) -> None:
+    """Append whole lines and see them on the disk; the caller holds the lock and has cut a torn line.
+
+    Raises:
+        OSError: The disk took only a part; the file is as it was before.
+    """
+    created = not path.exists()
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            view = memoryview(lines)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+    if created:
+        sync_folder(path.parent)
