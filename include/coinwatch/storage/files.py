@@ -30,7 +30,9 @@ def sync_folder(folder: Path) -> None:
 
 def _write_aside(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.tmp")
+    # What a crash left may be the finished file by another name: it is not to be written to.
+    aside.unlink(missing_ok=True)
     with aside.open("wb") as file:
         file.write(content)
         file.flush()
@@ -39,7 +41,7 @@ def _write_aside(path: Path, content: bytes) -> Path:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+    """Write a file so that a reader sees the old one or the new one, never a part; one writer at a time."""
     aside = _write_aside(path, content)
     try:
         aside.replace(path)
@@ -50,7 +52,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def create_file(path: Path, content: bytes) -> None:
-    """Write a file once: whole, read-only, and never over another one.
+    """Write a file once: whole, read-only, and never over another one; one writer at a time.
 
     Raises:
         FileExistsError: There is one already.

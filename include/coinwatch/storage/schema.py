@@ -71,6 +71,9 @@ class Amount(TypeDecorator[Decimal]):
         return Decimal(repr(value)) if isinstance(value, float) else value
 
 
+VERSION = "0001"
+"""The newest migration: what a warehouse has when it has these tables."""
+
 metadata = MetaData()
 
 raw_prices = Table(

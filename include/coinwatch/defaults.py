@@ -1,0 +1,53 @@
+"""What all tasks have in common, in one place."""
+
+from datetime import timedelta
+from typing import Any
+
+import pendulum
+from airflow.sdk import RetryPolicy
+from airflow.sdk.definitions.retry_policy import RetryDecision
+
+START_DATE = pendulum.datetime(2026, 1, 1, tz="UTC")
+
+TAGS = ("ingest", "process", "operate")
+"""The closed list of tags: what a Dag is for."""
+
+COINGECKO_POOL = "coingecko"
+"""Holds back tasks that ask CoinGecko, so that its limits are shared and not fought over."""
+
+
+class FailureRetryPolicy(RetryPolicy):
+    """Asks the failure itself: what nobody has to mend is tried again, after the wait that the other side asked for."""
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,  # noqa: ARG002 - Airflow's signature
+        max_tries: int,  # noqa: ARG002 - likewise
+        context: Any = None,  # noqa: ARG002 - likewise
+    ) -> RetryDecision:
+        """Fail at once, retry after the wait that was asked for, or leave it to the task's own delay."""
+        from coinwatch.errors import CoinwatchError
+
+        if not isinstance(exception, CoinwatchError):
+            return RetryDecision.default()
+        if not exception.retryable:
+            return RetryDecision.fail("trying again cannot help: somebody has to act")
+        if exception.retry_after is not None:
+            # One second more: a wait that ends a moment early counts as one more request.
+            delay = timedelta(seconds=exception.retry_after + 1)
+            return RetryDecision.retry(delay, reason=f"asked to wait {exception.retry_after:.0f} s")
+        return RetryDecision.default()
+
+
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": "coinwatch",
+    "retries": 4,
+    # 1, 2, 4 and 8 minutes: four tries are over before the next hour.
+    "retry_delay": timedelta(minutes=1),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=10),
+    "retry_policy": FailureRetryPolicy(),
+    # Nothing takes this long; a task that hangs would stop all hours after it.
+    "execution_timeout": timedelta(minutes=20),
+}

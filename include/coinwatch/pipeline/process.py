@@ -1,0 +1,148 @@
+"""The steps of `process_prices`: from the raw log to statistics, alerts, the processed CSV and S3.
+
+Each step finds its work in the warehouse, where the step before left it in the same transaction as its results. So
+events may be merged or missed, and any step may be killed and repeated: nothing is lost, and nothing is done twice.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Engine
+
+from coinwatch.records import parse_raw_prices
+from coinwatch.rules import RuleBook
+from coinwatch.settings import Settings
+from coinwatch.storage.log_reader import read_new_lines
+from coinwatch.storage.prices import clear_work, pending_work, store_raw_prices
+from coinwatch.storage.raw_log import strip_header
+
+log = logging.getLogger(__name__)
+
+STATISTICS_CONTEXT = timedelta(hours=25)
+"""How far the windows of a row reach back: 24 hours, and an hour of tolerance."""
+
+DETECTION_CONTEXT = timedelta(hours=75)
+"""How far a decision reaches back: the quiet time after an alert, and the windows of its first row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The collaborators of the steps.
+
+    Attributes:
+        settings: What the environment decides.
+        warehouse: Where everything is stored.
+        rules: The rules and windows.
+        clock: Tells the time.
+    """
+
+    settings: Settings
+    warehouse: Engine
+    rules: RuleBook
+    clock: Callable[[], datetime]
+
+    def load_raw_prices(self) -> dict[str, int]:
+        """Take what is new in the raw logs into the warehouse.
+
+        Returns:
+            Rows that were new, by coin.
+
+        Raises:
+            RawLogError: A raw log has lines that are none of ours.
+        """
+        return {coin: self._load(coin) for coin in self.settings.coins}
+
+    def _load(self, coin: str) -> int:
+        path = self.settings.raw_path(coin)
+        with self.warehouse.begin() as connection:
+            new = read_new_lines(connection, f"raw:{coin}", path)
+            if new.restarted:
+                log.warning("%s; it is read again from its beginning, which doubles nothing", new.restarted)
+            lines = strip_header(path, new.lines) if new.start == 0 else new.lines
+            rows = list(parse_raw_prices(lines.decode()))
+            stored = store_raw_prices(connection, rows)
+            new.commit(connection)
+        log.info("%s: %d rows read from byte %d on, %d of them new", path, len(rows), new.start, len(stored))
+        return len(stored)
+
+    def compute_rolling_statistics(self) -> dict[str, int]:
+        """Compute the statistics of new rows, and again those of every row after them.
+
+        Returns:
+            Rows that were computed, by coin.
+        """
+        computed: dict[str, int] = {}
+        with self.warehouse.begin() as connection:
+            for currency, since in pending_work(connection, "statistics").items():
+                computed |= self._compute(connection, currency, since)
+                clear_work(connection, "statistics", currency, since)
+        log.info("rows computed: %s", computed)
+        return computed
+
+    def _compute(self, connection: Connection, currency: str, since: dict[str, datetime]) -> dict[str, int]:
+        from coinwatch.analysis.statistics import compute_statistics
+        from coinwatch.analysis.volatility import Volatility
+        from coinwatch.storage.statistics import read_history, store_statistics
+
+        history = read_history(connection, currency, since, STATISTICS_CONTEXT)
+        before = history[history["ts"] < history["coin"].map(since)].groupby("coin").last()
+        states = {
+            coin: Volatility(variance, int(samples))
+            for coin, variance, samples in before[["sigma_variance", "sigma_samples"]].itertuples()
+        }
+        statistics = compute_statistics(history[["coin", "ts", "price"]], since, states, self.rules)
+        store_statistics(connection, currency, statistics, history)
+        return {str(coin): int(rows) for coin, rows in statistics["coin"].value_counts().items()}
+
+    def detect_anomalies(self, run_id: str) -> list[str]:
+        """Decide on new live prices, and store an alert for each anomaly.
+
+        Args:
+            run_id: Run of `process_prices` that the alerts name.
+
+        Returns:
+            The messages of the alerts that are new.
+        """
+        from coinwatch.alerting.outbox import Alert, last_alerts, store_alerts
+        from coinwatch.analysis.anomalies import detect_anomalies
+        from coinwatch.storage.statistics import read_history
+
+        raised: list[Alert] = []
+        now = self.clock()
+        with self.warehouse.begin() as connection:
+            for currency, since in pending_work(connection, "detection").items():
+                history = read_history(connection, currency, since, DETECTION_CONTEXT)
+                detection = detect_anomalies(history, since, last_alerts(connection, currency), self.rules)
+                for coin, state in detection.learning.items():
+                    log.info("%s: %s", coin, state)
+                raised += [
+                    Alert.of(anomaly, self.rules.symbol(anomaly.coin), currency, raised_at=now, run_id=run_id)
+                    for anomaly in detection.anomalies
+                ]
+                clear_work(connection, "detection", currency, since)
+            store_alerts(connection, raised)
+        for alert in raised:
+            log.warning("alert %s: %s", alert.id, alert.message)
+        return [alert.message for alert in raised]
+
+    def export_processed_csv(self) -> dict[str, str]:
+        """Bring the processed CSV of each coin up to date.
+
+        Returns:
+            The first time that was written anew, by coin.
+        """
+        from coinwatch.storage.processed_csv import write_processed_csv
+
+        with self.warehouse.begin() as connection:
+            work = pending_work(connection, "export")
+            exported: dict[str, datetime] = {}
+            for since in work.values():
+                for coin, moment in since.items():
+                    exported[coin] = min(moment, exported.get(coin, moment))
+            for coin, moment in exported.items():
+                write_processed_csv(connection, self.settings.processed_path(coin), coin, moment)
+            for currency, since in work.items():
+                clear_work(connection, "export", currency, since)
+        return {coin: moment.isoformat() for coin, moment in exported.items()}

@@ -1,0 +1,134 @@
+"""Prices in the warehouse: what the raw logs say, and what has to be done again because of it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, or_, select
+
+from coinwatch.records import RawPrice
+from coinwatch.storage import schema
+from coinwatch.storage.warehouse import upsert
+from coinwatch.times import floor_hour, format_time, parse_time
+
+
+def store_raw_prices(connection: Connection, rows: Sequence[RawPrice]) -> list[RawPrice]:
+    """Store lines of raw logs, and mark what has to be done because of them; all in the caller's transaction.
+
+    Lines that are there already change nothing, so a log may be read again from its beginning.
+
+    Returns:
+        The lines that were new, or other than before.
+    """
+    changed: list[RawPrice] = []
+    for _, group in groupby(sorted(rows, key=_series), key=_series):
+        changed += _other_than_stored(connection, list(group))
+    upsert(connection, schema.raw_prices, [_raw_values(row) for row in changed])
+    # One statement must not meet a key twice: history first, so that a live price of the same time comes after it.
+    for source in ("history", "live"):
+        upsert(
+            connection,
+            schema.prices,
+            [_price_values(row) for row in changed if row.source == source],
+            update_where=lambda new: or_(schema.prices.c.source != "live", new.source == "live"),
+        )
+    _mark_work(connection, changed)
+    return changed
+
+
+def _series(row: RawPrice) -> tuple[str, str]:
+    return (row.coin, row.currency)
+
+
+def _other_than_stored(connection: Connection, rows: list[RawPrice]) -> list[RawPrice]:
+    table = schema.raw_prices
+    moments = [row.moment for row in rows]
+    query = select(table).where(
+        table.c.coin == rows[0].coin,
+        table.c.currency == rows[0].currency,
+        table.c.ts.between(min(moments), max(moments)),
+    )
+    stored = {
+        RawPrice(timestamp=format_time(row.pop("ts")), **row) for row in map(dict, connection.execute(query).mappings())
+    }
+    # Of two lines with one key the later one counts; the raw log itself never has two.
+    newest = {row.key: row for row in rows}
+    return [row for row in newest.values() if row not in stored]
+
+
+def _raw_values(row: RawPrice) -> dict[str, Any]:
+    values = {column.name: getattr(row, column.name) for column in schema.raw_prices.c if column.name != "ts"}
+    return values | {"ts": row.moment}
+
+
+def _price_values(row: RawPrice) -> dict[str, Any]:
+    return {
+        "coin": row.coin,
+        "currency": row.currency,
+        "ts": row.moment,
+        "price": Decimal(row.price),
+        "market_cap": Decimal(row.market_cap) if row.market_cap else None,
+        "volume_24h": Decimal(row.volume_24h) if row.volume_24h else None,
+        "source": row.source,
+        "last_updated_at": parse_time(row.last_updated_at) if row.last_updated_at else None,
+        "fetched_at": parse_time(row.fetched_at) if row.fetched_at else None,
+        "snapshot": row.snapshot,
+    }
+
+
+def _mark_work(connection: Connection, changed: list[RawPrice]) -> None:
+    mark_uploads(connection, "raw", (row.moment for row in changed))
+    # Hours filled in later update statistics, and never raise a market alert.
+    for step, sources in (("statistics", ("live", "history")), ("detection", ("live",))):
+        for (coin, currency), group in groupby(changed, key=_series):
+            moments = [row.moment for row in group if row.source in sources]
+            if moments:
+                mark_work(connection, step, currency, {coin: min(moments)})
+
+
+def mark_uploads(connection: Connection, layer: str, moments: Iterable[datetime]) -> None:
+    """Mark the S3 partitions of some times as perhaps changed.
+
+    Args:
+        connection: The transaction that changes them.
+        layer: ``raw`` or ``processed``.
+        moments: Times of rows.
+    """
+    hours = {floor_hour(moment) for moment in moments}
+    upsert(connection, schema.pending_uploads, [{"layer": layer, "hour": hour} for hour in sorted(hours)])
+
+
+def mark_work(connection: Connection, step: str, currency: str, since: Mapping[str, datetime]) -> None:
+    """Leave work for a step, by coin: from this time on, or from the earlier one that is left already."""
+    upsert(
+        connection,
+        schema.pending_work,
+        [{"step": step, "coin": coin, "currency": currency, "since": moment} for coin, moment in since.items()],
+        update_where=lambda new: new.since < schema.pending_work.c.since,
+    )
+
+
+def pending_work(connection: Connection, step: str) -> dict[str, dict[str, datetime]]:
+    """What is left for a step to do: currency → coin → from when on."""
+    table = schema.pending_work
+    query = select(table).where(table.c.step == step).order_by(table.c.currency, table.c.coin)
+    work: dict[str, dict[str, datetime]] = defaultdict(dict)
+    for row in connection.execute(query):
+        work[row.currency][row.coin] = row.since
+    return work
+
+
+def clear_work(connection: Connection, step: str, currency: str, done: Mapping[str, datetime]) -> None:
+    """Take away work that was done in the same transaction, unless it reaches further back by now."""
+    table = schema.pending_work
+    statement = delete(table).where(
+        table.c.step == step,
+        table.c.currency == currency,
+        table.c.coin == bindparam("done_coin"),
+        table.c.since == bindparam("done_since"),
+    )
+    if done:
+        connection.execute(statement, [{"done_coin": coin, "done_since": since} for coin, since in done.items()])

@@ -1,0 +1,77 @@
+import pytest
+
+from coinwatch.settings import PROJECT_DIR, SettingsError, load_settings
+
+
+def test_defaults_are_those_of_the_contract(monkeypatch):
+    monkeypatch.delenv("COINWATCH_DATA_DIR")
+    settings = load_settings()
+    assert settings.model_dump() == {
+        "coins": ("bitcoin",),
+        "currency": "usd",
+        "data_dir": PROJECT_DIR / "data",
+        "bitcoin_raw_path": None,
+        "bitcoin_processed_path": None,
+        "bitcoin_archive_path": None,
+        "s3_bucket": "",
+        "s3_prefix": "",
+        "history_days": 90,
+        "config": PROJECT_DIR / "include" / "coinwatch.yaml",
+    }
+    assert settings.raw_path("bitcoin") == PROJECT_DIR / "data" / "bitcoin_raw.csv"
+    assert settings.processed_path("ethereum") == PROJECT_DIR / "data" / "ethereum_processed.csv"
+    assert settings.archive_path == PROJECT_DIR / "data" / "archive"
+
+
+def test_the_environment_decides(monkeypatch, tmp_path):
+    monkeypatch.setenv("COINWATCH_COINS", " bitcoin, ethereum ,")
+    monkeypatch.setenv("COINWATCH_CURRENCY", "eur")
+    monkeypatch.setenv("COINWATCH_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("BITCOIN_RAW_PATH", str(tmp_path / "raw" / "btc.csv"))
+    monkeypatch.setenv("BITCOIN_PROCESSED_PATH", str(tmp_path / "btc_out.csv"))
+    monkeypatch.setenv("BITCOIN_ARCHIVE_PATH", str(tmp_path / "attic"))
+    monkeypatch.setenv("COINWATCH_S3_BUCKET", "prices")
+    monkeypatch.setenv("COINWATCH_S3_PREFIX", "/team/coins/")
+    monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "")
+    settings = load_settings()
+    assert settings.coins == ("bitcoin", "ethereum")
+    assert settings.currency == "eur"
+    assert settings.raw_path("bitcoin") == tmp_path / "raw" / "btc.csv"
+    assert settings.raw_path("ethereum") == tmp_path / "ethereum_raw.csv"
+    assert settings.processed_path("bitcoin") == tmp_path / "btc_out.csv"
+    assert settings.archive_path == tmp_path / "attic"
+    assert (settings.s3_bucket, settings.s3_prefix) == ("prices", "team/coins")
+    assert settings.history_days == 90
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        pytest.param(
+            "COINWATCH_COINS", "Bitcoin", "COINWATCH_COINS='Bitcoin': 'Bitcoin' is no CoinGecko id", id="case"
+        ),
+        pytest.param("COINWATCH_COINS", "bitcoin,../x", "'../x' is no CoinGecko id", id="a path"),
+        pytest.param("COINWATCH_COINS", "bitcoin,bitcoin", "'bitcoin' stands more than once", id="twice"),
+        pytest.param("COINWATCH_COINS", ",", "COINWATCH_COINS=',': at least one CoinGecko id is needed", id="no coin"),
+        pytest.param("COINWATCH_CURRENCY", "$", "COINWATCH_CURRENCY='$': a quote currency", id="currency"),
+        pytest.param("COINWATCH_HISTORY_DAYS", "400", "COINWATCH_HISTORY_DAYS='400': 2 to 365 days", id="too long"),
+        pytest.param("COINWATCH_HISTORY_DAYS", "a lot", "COINWATCH_HISTORY_DAYS='a lot': ", id="no number"),
+        pytest.param("COINWATCH_S3_BUCKET", "s3://prices", "COINWATCH_S3_BUCKET='s3://prices': an S3", id="bucket"),
+    ],
+)
+def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(monkeypatch, variable, value, said):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as failure:
+        load_settings()
+    assert said in str(failure.value)
+
+
+def test_all_wrong_values_are_named_at_once(monkeypatch):
+    monkeypatch.setenv("COINWATCH_CURRENCY", "$")
+    monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "1")
+    with pytest.raises(SettingsError) as failure:
+        load_settings()
+    assert [line.partition("=")[0] for line in str(failure.value).splitlines()] == [
+        "COINWATCH_CURRENCY",
+        "COINWATCH_HISTORY_DAYS",
+    ]
