@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 PROJECT = Path(__file__).resolve().parents[1]
 CODE = str(PROJECT / "include" / "coinwatch")
@@ -117,3 +120,19 @@ def unused_port() -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         yield probe.getsockname()[1]
+
+
+@pytest.fixture
+def warehouse_url(tmp_path: Path) -> str:
+    """A warehouse that nobody has opened yet."""
+    return f"sqlite:///{tmp_path / 'warehouse' / 'warehouse.db'}"
+
+
+@pytest.fixture
+def warehouse(warehouse_url: str) -> Iterator["Engine"]:
+    """An empty warehouse."""
+    from coinwatch.storage.warehouse import open_warehouse
+
+    engine = open_warehouse(warehouse_url)
+    yield engine
+    engine.dispose()

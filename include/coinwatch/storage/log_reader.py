@@ -79,6 +79,8 @@ def _start(connection: Connection, name: str, path: Path) -> tuple[int, str]:
     size = path.stat().st_size if path.exists() else 0
     if size < known.position:
         return 0, f"{path} has {size} bytes, but {known.position} had been read: it was cut or replaced"
+    if known.position == 0:
+        return 0, ""
     with path.open("rb") as file:
         file.seek(known.position - known.tail_length)
         tail = file.read(known.tail_length)
