@@ -72,7 +72,10 @@ def store_statistics(connection: Connection, currency: str, statistics: pd.DataF
     columns = {name: statistics[name].astype(object) for name in statistics.columns if name in _s}
     frame = pd.DataFrame(columns | {"price": exact["amount"], "currency": currency}).replace({np.nan: None})
     times = [moment.to_pydatetime() for moment in statistics["ts"]]
-    records = [{**record, "ts": ts} for record, ts in zip(frame.to_dict("records"), times, strict=True)]
+    records: list[dict[str, Any]] = [
+        {str(name): value for name, value in record.items()} | {"ts": ts}
+        for record, ts in zip(frame.to_dict("records"), times, strict=True)
+    ]
     upsert(connection, schema.price_statistics, records)
 
     mark_uploads(connection, "processed", times)

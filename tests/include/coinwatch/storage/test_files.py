@@ -1,4 +1,3 @@
-import os
 import resource
 import stat
 import threading
@@ -15,7 +14,7 @@ def test_a_file_is_created_once_and_read_only(tmp_path):
         create_file(path, b"second")
     assert path.read_bytes() == b"first"
     assert stat.S_IMODE(path.stat().st_mode) == 0o444
-    assert os.listdir(path.parent) == ["snapshot.json"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_replaced_file_is_the_new_one_and_nothing_is_left_beside_it(tmp_path):
@@ -23,7 +22,7 @@ def test_a_replaced_file_is_the_new_one_and_nothing_is_left_beside_it(tmp_path):
     replace_file(path, b"old")
     replace_file(path, b"new")
     assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["processed.csv"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,17 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(warehouse, tmp_pat
     assert read(warehouse, path) == (b"22\n", 2, "")
 
 
+def read_and_crash(warehouse, path):
+    with warehouse.begin() as connection:
+        read_new_lines(connection, "log", path).commit(connection)
+        raise RuntimeError("crash")
+
+
 def test_what_was_read_but_not_committed_is_read_again(warehouse, tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"1\n")
-    with pytest.raises(RuntimeError, match="crash"), warehouse.begin() as connection:
-        read_new_lines(connection, "log", path).commit(connection)
-        raise RuntimeError("crash")
+    with pytest.raises(RuntimeError, match="crash"):
+        read_and_crash(warehouse, path)
     assert read(warehouse, path) == (b"1\n", 0, "")
 
 

@@ -55,7 +55,7 @@ def test_a_warehouse_is_opened_again_with_all_that_it_has(warehouse_url):
 
 def test_a_warehouse_of_a_newer_version_is_left_alone(warehouse, warehouse_url):
     with warehouse.begin() as connection:
-        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+        connection.execute(text("UPDATE coinwatch_version SET version_num = '9999'"))
     with pytest.raises(WarehouseError, match="schema version 9999, newer than the 0001"):
         open_warehouse(warehouse_url)
 
@@ -98,7 +98,7 @@ def test_a_time_without_a_zone_is_not_stored(warehouse):
 
 
 def test_upsert_inserts_updates_and_obeys_its_condition(warehouse):
-    def only_over_history(new):
+    def only_over_history(_new):
         return schema.prices.c.source == "history"
 
     with warehouse.begin() as connection:
@@ -112,9 +112,14 @@ def test_upsert_inserts_updates_and_obeys_its_condition(warehouse):
         assert connection.execute(select(schema.pending_uploads)).all() == [("raw", TEN)]
 
 
-def test_a_failed_transaction_leaves_nothing(warehouse):
-    with pytest.raises(RuntimeError, match="crash"), warehouse.begin() as connection:
+def insert_and_crash(warehouse):
+    with warehouse.begin() as connection:
         upsert(connection, schema.prices, [price()])
         raise RuntimeError("crash")
+
+
+def test_a_failed_transaction_leaves_nothing(warehouse):
+    with pytest.raises(RuntimeError, match="crash"):
+        insert_and_crash(warehouse)
     with warehouse.begin() as connection:
         assert connection.execute(select(schema.prices)).all() == []

@@ -1,0 +1,159 @@
+"""The rules file: every constant of detection, validated, with overrides by coin."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coinwatch.settings import SettingsError
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SigmaRules(_Model):
+    """How the usual 1-hour move is learned.
+
+    Attributes:
+        half_life_days: Age at which a move counts half.
+        clip_sigmas: A move counts as this many sigmas at most,
+        clip_after_samples: once so many moves have been seen.
+        min_interval_hours: Two prices closer together count as this far apart.
+    """
+
+    half_life_days: Positive
+    clip_sigmas: Positive
+    clip_after_samples: int = Field(ge=1)
+    min_interval_hours: Positive
+
+
+class MoveRule(_Model):
+    """When a move is abnormal, and when it is worth another message.
+
+    Attributes:
+        sigmas: From this many times the usual move on,
+        min_pct: and from this log return in percent on.
+        quiet_hours: After a message there is no other one for so long,
+        worse_factor: unless the log return is this many times that of the message.
+    """
+
+    sigmas: Positive
+    min_pct: Positive
+    quiet_hours: Positive
+    worse_factor: float = Field(gt=1)
+
+
+class HourMoveRule(MoveRule):
+    """The move of about an hour.
+
+    Attributes:
+        late_hours_max: A pull that came late is compared with the price before it, if that is no older than this.
+    """
+
+    late_hours_max: Positive
+
+
+class DayMoveRule(MoveRule):
+    """The move of 24 hours.
+
+    Attributes:
+        rearm_fraction: The quiet time ends when the move has been under this part of the threshold.
+    """
+
+    rearm_fraction: float = Field(gt=0, lt=1)
+
+
+class Rules(_Model):
+    """All rules for one coin.
+
+    Attributes:
+        symbol: What people call the coin; empty: its id.
+        warm_up_samples: With fewer moves seen, nothing is raised.
+        critical_factor: An alert is critical from this many times the threshold on.
+        sigma: How the usual move is learned.
+        move_1h: The move of about an hour.
+        move_24h: The move of 24 hours.
+    """
+
+    symbol: str = ""
+    warm_up_samples: int = Field(ge=2)
+    critical_factor: float = Field(gt=1)
+    sigma: SigmaRules
+    move_1h: HourMoveRule
+    move_24h: DayMoveRule
+
+
+class RuleBook:
+    """The rules of all coins.
+
+    Attributes:
+        defaults: For a coin that has none of its own.
+    """
+
+    def __init__(self, defaults: Rules, coins: Mapping[str, Rules]) -> None:
+        self.defaults = defaults
+        self._coins = dict(coins)
+
+    def for_coin(self, coin: str) -> Rules:
+        """The rules for a coin."""
+        return self._coins.get(coin, self.defaults)
+
+    def symbol(self, coin: str) -> str:
+        """What people call a coin."""
+        return self.for_coin(coin).symbol or coin
+
+
+def load_rules(path: Path) -> RuleBook:
+    """Read the rules file.
+
+    Raises:
+        SettingsError: It is missing, is no YAML, or has a wrong value; the message names the value and what is allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"COINWATCH_CONFIG: the rules file {path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"the rules file {path} is no YAML: {error}") from None
+    sections = _section(path, "the file", content, {"defaults", "coins"})
+    defaults = _section(path, "defaults", sections.get("defaults"), set(Rules.model_fields))
+    coins = {
+        str(coin): _read(path, f"coins.{coin}", _merge(defaults, _section(path, f"coins.{coin}", own)))
+        for coin, own in _section(path, "coins", sections.get("coins", {})).items()
+    }
+    return RuleBook(_read(path, "defaults", defaults), coins)
+
+
+def _section(path: Path, name: str, content: Any, allowed: set[str] | None = None) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise SettingsError(f"the rules file {path}: {name} has to be a section, but is {content!r}")
+    unknown = sorted(str(key) for key in content if allowed is not None and key not in allowed)
+    if allowed is not None and unknown:
+        raise SettingsError(
+            f"the rules file {path}: {name} has {', '.join(unknown)}; allowed are {', '.join(sorted(allowed))}"
+        )
+    return content
+
+
+def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for key, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _read(path: Path, name: str, content: Mapping[str, Any]) -> Rules:
+    try:
+        return Rules.model_validate(content)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join([name, *map(str, problem["loc"])])
+            lines.append(f"the rules file {path}: {key} is {problem['input']!r}: {problem['msg']}")
+        raise SettingsError("\n".join(lines)) from None
