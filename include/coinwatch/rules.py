@@ -122,11 +122,12 @@ def load_rules(path: Path) -> RuleBook:
         raise SettingsError(f"the rules file {path} is no YAML: {error}") from None
     sections = _section(path, "the file", content, {"defaults", "coins"})
     defaults = _section(path, "defaults", sections.get("defaults"), set(Rules.model_fields))
+    book = _read(path, "defaults", defaults)
     coins = {
         str(coin): _read(path, f"coins.{coin}", _merge(defaults, _section(path, f"coins.{coin}", own)))
         for coin, own in _section(path, "coins", sections.get("coins", {})).items()
     }
-    return RuleBook(_read(path, "defaults", defaults), coins)
+    return RuleBook(book, coins)
 
 
 def _section(path: Path, name: str, content: Any, allowed: set[str] | None = None) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+import pytest
+
+from coinwatch.rules import load_rules
+from coinwatch.settings import PROJECT_DIR, SettingsError
+
+SHIPPED = PROJECT_DIR / "include" / "coinwatch.yaml"
+
+
+def test_the_shipped_rules_are_those_that_were_measured():
+    rules = load_rules(SHIPPED)
+    assert rules.defaults.model_dump() == {
+        "symbol": "",
+        "warm_up_samples": 48,
+        "critical_factor": 2.0,
+        "sigma": {"half_life_days": 90, "clip_sigmas": 5, "clip_after_samples": 48, "min_interval_hours": 0.25},
+        "move_1h": {"sigmas": 6, "min_pct": 1, "quiet_hours": 6, "worse_factor": 1.5, "late_hours_max": 3},
+        "move_24h": {"sigmas": 3.5, "min_pct": 3, "quiet_hours": 48, "worse_factor": 1.5, "rearm_fraction": 0.7},
+    }
+    assert rules.symbol("bitcoin") == "BTC"
+    assert rules.symbol("nobody-knows-it") == "nobody-knows-it"
+
+
+def test_every_value_says_what_it_does():
+    lines = [line for line in SHIPPED.read_text().splitlines() if line.startswith("  ") and ":" in line]
+    values = [line for line in lines[: lines.index("  binancecoin: {symbol: BNB}")] if not line.rstrip().endswith(":")]
+    assert [line for line in values if "#" not in line] == []
+
+
+def test_a_coin_overrides_only_what_it_names(tmp_path):
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        SHIPPED.read_text().replace("bitcoin: {symbol: BTC}", "bitcoin: {symbol: XBT, move_1h: {sigmas: 5}}")
+    )
+    rules = load_rules(path)
+    assert rules.for_coin("bitcoin").move_1h.sigmas == 5
+    assert rules.for_coin("bitcoin").move_1h.quiet_hours == 6
+    assert rules.for_coin("ethereum").move_1h.sigmas == 6
+    assert rules.symbol("bitcoin") == "XBT"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        pytest.param("sigmas: 6 ", "sigmas: -6 ", "defaults.move_1h.sigmas is -6: Input should be greater", id="range"),
+        pytest.param("sigmas: 6 ", "sigmas: many ", "defaults.move_1h.sigmas is 'many': Input should be a", id="type"),
+        pytest.param("sigmas: 6 ", "sigma: 6 ", "defaults.move_1h.sigma is 6: Extra inputs", id="unknown key"),
+        pytest.param("warm_up_samples:", "warmup:", "defaults has warmup; allowed are", id="unknown key at the top"),
+        pytest.param("{symbol: BTC}", "BTC", "coins.bitcoin has to be a section, but is 'BTC'", id="no section"),
+        pytest.param("{symbol: BTC}", "{move_1h: {sigmas: 0}}", "coins.bitcoin.move_1h.sigmas is 0", id="of a coin"),
+        pytest.param("defaults:", "defaults: [", "is no YAML", id="broken"),
+    ],
+)
+def test_a_wrong_value_names_the_file_the_key_the_value_and_what_is_allowed(tmp_path, old, new, said):
+    path = tmp_path / "rules.yaml"
+    path.write_text(SHIPPED.read_text().replace(old, new, 1))
+    with pytest.raises(SettingsError) as failure:
+        load_rules(path)
+    assert said in str(failure.value)
+    assert str(path) in str(failure.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(
+        SettingsError, match=r"COINWATCH_CONFIG: the rules file .*none\.yaml cannot be read: No such file"
+    ):
+        load_rules(tmp_path / "none.yaml")
