@@ -21,7 +21,7 @@ is killed between Slack's answer and the note of it; both then carry the same al
 from airflow.sdk import AssetAny, dag, get_current_context, task
 
 from coinwatch.assets import PROCESSED_ASSETS, RAW_ASSETS
-from coinwatch.connections import open_process
+from coinwatch.connections import airflow_url, open_process, open_s3, open_slack, prices_are_simulated
 from coinwatch.defaults import DEFAULT_ARGS, START_DATE
 
 
@@ -55,7 +55,7 @@ def process_prices():
     @task
     def send_slack_alerts() -> int:
         """Deliver the alerts that Slack has not got yet."""
-        return open_process().send_slack_alerts()
+        return open_process().send_slack_alerts(open_slack(), airflow_url(), simulated=prices_are_simulated())
 
     @task(outlets=PROCESSED_ASSETS)
     def export_processed_csv() -> dict[str, str]:
@@ -65,7 +65,8 @@ def process_prices():
     @task
     def upload_to_s3() -> dict[str, int]:
         """Upload the hours that have changed, and the snapshots that are new."""
-        return open_process().upload_to_s3()
+        process = open_process()
+        return process.upload_to_s3(open_s3(process.settings))
 
     # The work itself is handed over in the warehouse, together with the results, so that no crash can part them.
     statistics = compute_rolling_statistics()

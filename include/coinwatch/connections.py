@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Connection
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from coinwatch import settings as s
@@ -14,9 +15,11 @@ from coinwatch.settings import Settings, load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from coinwatch.alerting.slack import Webhook
     from coinwatch.pipeline.ingest import Ingest
     from coinwatch.pipeline.process import Process
     from coinwatch.sources.coingecko import CoinGeckoClient
+    from coinwatch.storage.s3 import S3Store
 
 log = logging.getLogger(__name__)
 
@@ -137,3 +140,26 @@ def _sqlite_path(connection: Any) -> str:
     if not path:
         raise ConnectionProblem(f"connection {s.WAREHOUSE_CONN_ID}: its host has to be the path of the SQLite file")
     return str(path)
+
+
+def open_slack() -> "Webhook | None":
+    """The webhook of `slack_default`; none without that connection."""
+    from coinwatch.alerting.slack import open_webhook
+
+    return None if find_connection(s.SLACK_CONN_ID) is None else open_webhook()
+
+
+def open_s3(settings: Settings) -> "S3Store | None":
+    """The bucket of the settings, with the credentials of `aws_default`; none without a bucket."""
+    if not settings.s3_bucket:
+        return None
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+    from coinwatch.storage.s3 import S3Store
+
+    return S3Store(S3Hook(aws_conn_id=s.AWS_CONN_ID).get_conn(), settings.s3_bucket, settings.s3_prefix)
+
+
+def airflow_url() -> str:
+    """Where Airflow's pages are, as people reach them."""
+    return str(conf.get("api", "base_url", fallback="") or "http://localhost:8080")

@@ -4,10 +4,12 @@ Each step finds its work in the warehouse, where the step before left it in the 
 events may be merged or missed, and any step may be killed and repeated: nothing is lost, and nothing is done twice.
 """
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine
 
@@ -17,6 +19,11 @@ from coinwatch.settings import Settings
 from coinwatch.storage.log_reader import read_new_lines
 from coinwatch.storage.prices import clear_work, pending_work, store_raw_prices
 from coinwatch.storage.raw_log import strip_header
+from coinwatch.times import format_time
+
+if TYPE_CHECKING:
+    from coinwatch.alerting.slack import Webhook
+    from coinwatch.storage.s3 import S3Store
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +122,8 @@ class Process:
             for currency, since in pending_work(connection, "detection").items():
                 history = read_history(connection, currency, since, DETECTION_CONTEXT)
                 detection = detect_anomalies(history, since, last_alerts(connection, currency), self.rules)
-                for coin, state in detection.learning.items():
-                    log.info("%s: %s", coin, state)
+                for coin, samples in detection.learning.items():
+                    log.info("%s: learning, %d of %d", coin, samples, self.rules.for_coin(coin).warm_up_samples)
                 raised += [
                     Alert.of(anomaly, self.rules.symbol(anomaly.coin), currency, raised_at=now, run_id=run_id)
                     for anomaly in detection.anomalies
@@ -145,4 +152,44 @@ class Process:
                 write_processed_csv(connection, self.settings.processed_path(coin), coin, moment)
             for currency, since in work.items():
                 clear_work(connection, "export", currency, since)
-        return {coin: moment.isoformat() for coin, moment in exported.items()}
+        return {coin: format_time(moment) for coin, moment in exported.items()}
+
+    def send_slack_alerts(self, webhook: "Webhook | None", base_url: str, *, simulated: bool) -> int:
+        """Deliver the alerts that Slack has not got yet.
+
+        Args:
+            webhook: None if Slack is not configured.
+            base_url: Where Airflow's pages are, for links.
+            simulated: Whether the prices come from the sandbox.
+
+        Returns:
+            Alerts that were delivered.
+        """
+        from coinwatch.alerting.slack import deliver
+
+        return deliver(self.warehouse, webhook, self.clock, base_url, simulated=simulated)
+
+    def upload_to_s3(self, store: "S3Store | None") -> dict[str, int]:
+        """Upload the partitions that have changed and the snapshots that are new.
+
+        Args:
+            store: None if no bucket is configured.
+
+        Returns:
+            Objects uploaded, by layer.
+        """
+        from coinwatch.storage.uploads import upload_archive, upload_partitions
+
+        if store is None:
+            log.warning("COINWATCH_S3_BUCKET is empty: nothing is uploaded; what waits is uploaded once it is set")
+            return {}
+        uploaded = dict(upload_partitions(self.warehouse, store, self.clock()))
+        manifest = self.settings.archive_path / "manifest.jsonl"
+        with self.warehouse.begin() as connection:
+            new = read_new_lines(connection, f"manifest:{store.full_key(store.bucket)}", manifest)
+        names = [json.loads(line)["name"] for line in new.lines.splitlines()]
+        uploaded["archive"] = upload_archive(self.warehouse, store, self.settings.archive_path, names, self.clock())
+        with self.warehouse.begin() as connection:
+            new.commit(connection)
+        log.info("objects uploaded to s3://%s: %s", store.bucket, uploaded)
+        return uploaded

@@ -99,6 +99,7 @@ def upsert(
     table: Table,
     rows: Sequence[Mapping[str, Any]],
     *,
+    keep: bool = False,
     update_where: Callable[[Any], ColumnElement[bool]] | None = None,
 ) -> None:
     """Insert rows; where the primary key is there already, update the other columns.
@@ -107,6 +108,7 @@ def upsert(
         connection: In the caller's transaction.
         table: A table of the schema.
         rows: Values by column name, all with the same columns.
+        keep: Leave a row that is there already as it is.
         update_where: Given the new values by column, the condition under which an old row is updated (always, if
             absent).
     """
@@ -119,7 +121,7 @@ def upsert(
     else:
         statement = postgresql.insert(table)
     changes = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    if changes:
+    if changes and not keep:
         condition = update_where(statement.excluded) if update_where else None
         statement = statement.on_conflict_do_update(index_elements=keys, set_=changes, where=condition)
     else:
