@@ -1,0 +1,125 @@
+"""A small HTTP server on loopback, with raw control over what it answers: late, torn or not at all."""
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked.
+
+    Attributes:
+        method: GET, POST, …
+        path: Without the query.
+        query: Its parameters.
+        headers: By lower-case name.
+        body: As received.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Response:
+    """What is answered.
+
+    Attributes:
+        status: HTTP status.
+        body: As sent.
+        headers: Besides the length.
+        delay: Seconds to wait before.
+        cut_after: Bytes of the body after which the connection is closed, although more were announced; -1 closes it
+            before anything was said.
+    """
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    cut_after: int | None = None
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    """An answer in JSON."""
+    return Response(status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=utf-8"})
+
+
+class SandboxServer:
+    """A service that answers on loopback until it is closed.
+
+    Attributes:
+        port: Where it listens.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self._closing = threading.Event()
+        self._server = ThreadingHTTPServer((HOST, port), self._handler())
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return f"http://{HOST}:{self.port}"
+
+    def __enter__(self) -> Self:
+        """Answer from now on."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Answer no more."""
+        self._closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def respond(self, request: Request) -> Response:
+        """Answer one request; called from several threads."""
+        raise NotImplementedError
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 30
+
+            def do_GET(self) -> None:
+                url = urlsplit(self.path)
+                length = int(self.headers.get("Content-Length") or 0)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                query = dict(parse_qsl(url.query, keep_blank_values=True))
+                body = self.rfile.read(length)
+                self._send(service.respond(Request(self.command, url.path, query, headers, body)))
+
+            do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that http.server asks for
+
+            def _send(self, response: Response) -> None:
+                # Not a plain sleep: closing the service must not wait for its slowest answer.
+                service._closing.wait(response.delay)
+                self.close_connection = response.cut_after is not None
+                if response.cut_after == -1:
+                    return
+                self.send_response(response.status)
+                for name, value in response.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(response.body)))
+                self.end_headers()
+                self.wfile.write(response.body[: response.cut_after])
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing: the services keep what they were asked."""
+
+        return Handler
