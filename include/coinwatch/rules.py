@@ -13,7 +13,8 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Strict: without it, `sigmas: yes` would count as 1.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SigmaRules(_Model):
@@ -39,7 +40,7 @@ class MoveRule(_Model):
         sigmas: From this many times the usual move on,
         min_pct: and from this log return in percent on.
         quiet_hours: After a message there is no other one for so long,
-        worse_factor: unless the log return is this many times that of the message.
+        worse_factor: unless the log return is this many times that of the message, up or down.
     """
 
     sigmas: Positive
@@ -62,9 +63,11 @@ class DayMoveRule(MoveRule):
     """The move of 24 hours.
 
     Attributes:
-        rearm_fraction: The quiet time ends when the move has been under this part of the threshold.
+        quiet_hours: As above. A decision looks back 75 hours: the quiet time, and the day before its first price.
+        rearm_fraction: The quiet time ends when the move has been under this part of the threshold, or has turned.
     """
 
+    quiet_hours: float = Field(gt=0, le=48)
     rearm_fraction: float = Field(gt=0, lt=1)
 
 
@@ -108,16 +111,34 @@ class RuleBook:
         return self.for_coin(coin).symbol or coin
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once; of two, the second would undo the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's own
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_rules(path: Path) -> RuleBook:
     """Read the rules file.
 
     Raises:
-        SettingsError: It is missing, is no YAML, or has a wrong value; the message names the value and what is allowed.
+        SettingsError: It is missing, is no YAML, or has a wrong or missing value or an unknown key; the message names
+            the file, the key, the value and what is allowed.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
     except OSError as error:
         raise SettingsError(f"COINWATCH_CONFIG: the rules file {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        wrong = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise SettingsError(f"the rules file {path} is no UTF-8 text: {wrong}; save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise SettingsError(f"the rules file {path} is no YAML: {error}") from None
     sections = _section(path, "the file", content, {"defaults", "coins"})
@@ -156,5 +177,19 @@ def _read(path: Path, name: str, content: Mapping[str, Any]) -> Rules:
         lines = []
         for problem in error.errors():
             key = ".".join([name, *map(str, problem["loc"])])
-            lines.append(f"the rules file {path}: {key} is {problem['input']!r}: {problem['msg']}")
+            if problem["type"] == "extra_forbidden":
+                said = f"not known; allowed are {_siblings(problem['loc'])}"
+            elif problem["type"] == "missing":
+                said = "missing"
+            else:
+                said = f"{problem['input']!r}: {problem['msg']}"
+            lines.append(f"the rules file {path}: {key} is {said}")
         raise SettingsError("\n".join(lines)) from None
+
+
+def _siblings(loc: tuple[int | str, ...]) -> str:
+    """The keys that may stand where an unknown one stands."""
+    model: Any = Rules
+    for name in loc[:-1]:
+        model = model.model_fields[name].annotation
+    return ", ".join(sorted(model.model_fields))

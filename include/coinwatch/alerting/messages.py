@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from coinwatch.analysis.anomalies import Anomaly
@@ -39,11 +40,14 @@ def format_price(price: float, currency: str) -> str:
     elif price >= 1:
         number = f"{price:,.2f}"
     else:
-        number = f"{price:.18f}"
-        leading = len(number) - len(number[2:].lstrip("0")) - 2
-        number = f"{price:.{leading + 4}f}".rstrip("0")
+        number = _significant(price, 4)
     sign = _SIGNS.get(currency)
     return f"{sign}{number}" if sign else f"{number} {currency.upper()}"
+
+
+def _significant(value: float, digits: int) -> str:
+    """A number with so many digits that count, and never with an exponent."""
+    return f"{Decimal(f'{value:.{digits}g}'):f}"
 
 
 def format_pct(value: float) -> str:
@@ -63,7 +67,7 @@ def describe(anomaly: Anomaly, symbol: str, currency: str) -> str:
     told = f"{symbol} {format_pct(anomaly.change_pct)} in {time} to {format_price(anomaly.price, currency)}"
     if not anomaly.usual_pct:
         return f"{told}: it had not moved before"
-    return f"{told}: {anomaly.times_usual:.1f}× a usual {span} (usual is ±{anomaly.usual_pct:.1f} %)"
+    return f"{told}: {anomaly.times_usual:.1f}× a usual {span} (usual is ±{_significant(anomaly.usual_pct, 2)} %)"
 
 
 def slack_message(

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, and_, func, select, update
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
 from coinwatch.alerting.messages import describe
 from coinwatch.analysis.anomalies import Anomaly, LastAlert
@@ -75,10 +75,16 @@ def last_alerts(connection: Connection, currency: str) -> dict[tuple[str, str], 
     return {(row.coin, row.rule): LastAlert(row.ts, math.log1p(row.value / 100)) for row in rows}
 
 
-def undelivered(connection: Connection) -> Sequence[Row[Any]]:
-    """Alerts that Slack has not got yet, in the order in which they were raised."""
-    query = select(schema.alerts).where(_a.delivery != "delivered").order_by(_a.raised_at, _a.id)
-    return connection.execute(query).all()
+def undelivered(connection: Connection, of_interest_since: datetime) -> Sequence[Row[Any]]:
+    """Alerts that Slack has yet to get, in the order in which they were raised.
+
+    Args:
+        connection: A transaction.
+        of_interest_since: Of those that were raised while there was no Slack, only the ones about a price from this
+            time on; those that Slack did not take come whatever their age.
+    """
+    waiting = or_(_a.delivery == "pending", and_(_a.delivery == "not_configured", _a.ts >= of_interest_since))
+    return connection.execute(select(schema.alerts).where(waiting).order_by(_a.raised_at, _a.id)).all()
 
 
 def mark_delivered(connection: Connection, alert_id: str, at: datetime) -> None:

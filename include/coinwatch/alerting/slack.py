@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from http.client import HTTPException, InvalidURL
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+from slack_sdk.errors import SlackRequestError
 from sqlalchemy import Engine, Row
 
 from coinwatch.alerting import messages, outbox
@@ -17,6 +19,9 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 10
 """Seconds for Slack to answer."""
+
+OF_INTEREST = timedelta(hours=24)
+"""Once there is a Slack, it gets the alerts about prices no older than this that were raised while there was none."""
 
 
 class SlackError(CoinwatchError):
@@ -40,9 +45,10 @@ def open_webhook(conn_id: str = SLACK_CONN_ID) -> Webhook:
     """The webhook of the connection, by the provider's hook."""
     from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
-    # slack_sdk logs the whole webhook URL, at INFO when it retries and at DEBUG always: neither happens here.
+    # slack_sdk logs the whole webhook URL: when it retries, at DEBUG, and with some errors. It has nothing to say that
+    # our own errors do not.
     quiet = logging.getLogger(f"{__name__}.sdk")
-    quiet.setLevel(logging.WARNING)
+    quiet.setLevel(logging.CRITICAL + 1)
     hook = SlackWebhookHook(slack_webhook_conn_id=conn_id, timeout=TIMEOUT, retry_handlers=[], logger=quiet)
     webhook: Webhook = hook.client
     return webhook
@@ -54,18 +60,25 @@ def post(webhook: Webhook, message: SlackMessage) -> None:
     Raises:
         SlackError: Slack did not take it.
     """
-    # Outside of try: what the SDK raises for a wrong argument is a bug of ours.
-    text, blocks = message.text, message.blocks
+    # The text of each of these may hold the URL.
     try:
-        response = webhook.send(text=text, blocks=blocks)
-    except OSError as error:
-        # Everything that the network can do to it, timeouts included; its text may hold the URL.
+        response = webhook.send(text=message.text, blocks=message.blocks)
+    except (InvalidURL, SlackRequestError, UnicodeEncodeError) as error:
+        raise WebhookRefused(
+            f"the webhook is no URL that can be asked ({type(error).__name__}). Check host and password of the "
+            f"connection {SLACK_CONN_ID}; the alerts are kept and sent by the first run after it is mended"
+        ) from None
+    except (OSError, HTTPException, UnicodeDecodeError) as error:
+        # Everything that the network can do to it: timeouts, answers that broke off or are no text.
         raise SlackError(
             f"Slack cannot be reached ({type(error).__name__}); the alerts are kept, and sent again later"
         ) from None
-    if response.status_code == 200:
+    if response.status_code == 200 and response.body.strip() == "ok":
         return
-    said = f"Slack answered {response.status_code} {str(response.body)[:200]!r}"
+    said = f"Slack answered {response.status_code} {_without_secret(response)[:200]!r}"
+    if response.status_code == 200:
+        # Something on the way, such as the login page of a network, answered in Slack's place.
+        raise SlackError(f"{said} and not 'ok', so it was not Slack; the alerts are kept, and sent again later")
     if response.status_code == 429:
         wait = str({name.lower(): value for name, value in response.headers.items()}.get("retry-after", ""))
         raise SlackError(
@@ -79,6 +92,16 @@ def post(webhook: Webhook, message: SlackMessage) -> None:
     )
 
 
+def _without_secret(response: Any) -> str:
+    """What was answered; some error pages repeat the address."""
+    body: str = response.body
+    path = urlsplit(response.api_url).path
+    for secret in (path, path.rsplit("/", 1)[-1]):
+        if secret.strip("/"):
+            body = body.replace(secret, "***")
+    return body
+
+
 def deliver(
     engine: Engine, webhook: Webhook | None, clock: Callable[[], datetime], base_url: str, *, simulated: bool
 ) -> int:
@@ -86,7 +109,8 @@ def deliver(
 
     Args:
         engine: The warehouse.
-        webhook: None if Slack is not configured: the alerts stay, and say so.
+        webhook: None if Slack is not configured: the alerts stay, and say so. Once it is, those that are no longer of
+            interest stay for good.
         clock: Tells the time.
         base_url: Where Airflow's pages are, for links.
         simulated: Whether the prices come from the sandbox.
@@ -98,14 +122,15 @@ def deliver(
         SlackError: Slack did not take one; that and those after it stay.
     """
     with engine.begin() as connection:
-        waiting = outbox.undelivered(connection)
+        waiting = outbox.undelivered(connection, clock() - OF_INTEREST)
         if webhook is None:
             outbox.mark_not_configured(connection)
     if webhook is None:
         log.warning(
-            "no connection %s: %d alerts are stored and wait; they are sent once the connection exists",
+            "no connection %s: %d alerts are stored and wait; they are sent if the connection exists within %d hours",
             SLACK_CONN_ID,
             len(waiting),
+            OF_INTEREST // timedelta(hours=1),
         )
         return 0
     for alert in waiting:

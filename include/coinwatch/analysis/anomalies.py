@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from coinwatch.analysis.statistics import HOUR, TOLERANCE_1H, TOLERANCE_24H, WINDOW, Floats, Integers, Timeline
-from coinwatch.rules import DayMoveRule, HourMoveRule, RuleBook, Rules
+from coinwatch.rules import DayMoveRule, HourMoveRule, MoveRule, RuleBook, Rules
 
 Rule = Literal["move_1h", "move_24h"]
 Severity = Literal["warning", "critical"]
@@ -40,7 +40,7 @@ class Anomaly:
         price: That price.
         reference_price: The price that it is compared with.
         reference_ts: Time of that.
-        hours: Between the two.
+        hours: Between the two, as the rule counts them: what really was for ``move_1h``, always 24 for ``move_24h``.
         log_return: ln(price / reference price).
         change_pct: The same move in percent of the reference price.
         threshold_pct: The move in that direction from which on the rule is broken, likewise.
@@ -90,6 +90,10 @@ class _Move:
     log_return: float
     threshold: float
     usual: float
+
+    def is_worse(self, rule: MoveRule, last: LastAlert) -> bool:
+        """Whether it is so much larger than the last one that it is worth a message at any time, up or down."""
+        return abs(self.log_return) >= rule.worse_factor * abs(last.log_return)
 
 
 def detect_anomalies(
@@ -155,20 +159,21 @@ class _Series:
             ts = self.columns.times[move.row]
             if last is not None and ts <= last.ts:
                 continue
-            if last is not None:
-                armed = armed or self._arms(rule, move, last, ts)
+            armed = armed or last is None or self._arms(rule, move, last, ts)
+            # A worse move is told of itself; it does not end the quiet time for those after it.
+            told = armed or last is None or move.is_worse(rule, last)
             raises = self.columns.live[move.row] and ts >= self.since
-            if armed and raises and abs(move.log_return) >= move.threshold:
+            if told and raises and abs(move.log_return) >= move.threshold:
                 found.append(self._anomaly(name, move, ts))
                 last, armed = LastAlert(ts, move.log_return), False
         return found
 
     @staticmethod
     def _arms(rule: HourMoveRule | DayMoveRule, move: _Move, last: LastAlert, ts: datetime) -> bool:
-        """Whether a move ends the quiet time after an alert."""
-        hours = (ts - last.ts).total_seconds() / 3600
-        if hours >= rule.quiet_hours or abs(move.log_return) >= rule.worse_factor * abs(last.log_return):
+        """Whether the quiet time after an alert is over at a move, for it and for those after it."""
+        if (ts - last.ts).total_seconds() / 3600 >= rule.quiet_hours:
             return True
+        # A spike that turns back within hours is one incident; an hour's calm between two falls is no end of it either.
         if isinstance(rule, HourMoveRule):
             return False
         calm = abs(move.log_return) < rule.rearm_fraction * move.threshold
@@ -185,7 +190,9 @@ class _Series:
             late = (references < 0) & (timeline.hours_between(rows - 1, rows) <= rule.late_hours_max)
             references = np.where(late, rows - 1, references)
         usable = (references >= 0) & (self.columns.samples[rows - 1] >= self.rules.warm_up_samples)
-        hours = timeline.hours_between(references, rows)
+        # A day is a day, wherever within the tolerance its reference is; "about an hour" may be up to three.
+        is_hour = isinstance(rule, HourMoveRule)
+        hours = timeline.hours_between(references, rows) if is_hour else np.full(len(rows), float(WINDOW // HOUR))
         for row, reference, between in zip(
             rows[usable].tolist(), references[usable].tolist(), hours[usable].tolist(), strict=True
         ):

@@ -80,8 +80,9 @@ def compute_statistics(
 
     Args:
         prices: Columns coin (str), ts (datetime64, UTC) and price (float64, > 0), sorted by coin and ts, no time twice.
-            For each coin its rows from ``since`` on, the 25 hours before, and at least the last row before.
-        since: Coin → from when on.
+            For each coin its rows from ``since`` on, those of the 25 hours before, with the one at exactly 25 hours
+            (the reference of a day reaches that far), and at least the last row before.
+        since: Coin → from when on; nothing is computed for a coin that is absent.
         known: Coin → what had been learned of its moves after the last row before; absent if there is none.
         rules: How the usual move is learned.
 
@@ -92,7 +93,7 @@ def compute_statistics(
     """
     timeline = Timeline(prices)
     price: Floats = prices["price"].to_numpy(np.float64)
-    wanted = (prices["ts"] >= prices["coin"].map(dict(since))).to_numpy()
+    wanted = (prices["ts"] >= pd.to_datetime(prices["coin"].map(dict(since)), utc=True)).to_numpy()
     rows: Integers = np.flatnonzero(wanted).astype(np.int64)
     start = np.searchsorted(timeline.key, timeline.key[rows] - WINDOW, side="right")
     points = rows + 1 - start

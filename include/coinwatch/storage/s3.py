@@ -49,6 +49,11 @@ def archive_key(name: str, ending: str) -> str:
     return f"archive/{_partition(name)}/{name}{ending}"
 
 
+def latest_key(coin: str) -> str:
+    """Key of a coin's whole processed CSV."""
+    return f"latest/{coin}_processed.csv"
+
+
 def _partition(time: str) -> str:
     return f"date={time[:4]}-{time[4:6]}-{time[6:8]}/hour={time[9:11]}"
 

@@ -37,7 +37,7 @@ def read_history(
         by_since[moment].append(coin)
     rows: list[Row[Any]] = []
     for moment, coins in by_since.items():
-        recent = connection.execute(_history(currency).where(_p.ts > moment - context, _p.coin.in_(coins))).all()
+        recent = connection.execute(_history(currency).where(_p.ts >= moment - context, _p.coin.in_(coins))).all()
         rows += recent
         # Only after an outage is there nothing in the context; then the row before lies further back.
         for coin in set(coins) - {row.coin for row in recent if row.ts < moment}:

@@ -43,9 +43,28 @@ def test_a_coin_overrides_only_what_it_names(tmp_path):
     [
         pytest.param("sigmas: 6 ", "sigmas: -6 ", "defaults.move_1h.sigmas is -6: Input should be greater", id="range"),
         pytest.param("sigmas: 6 ", "sigmas: many ", "defaults.move_1h.sigmas is 'many': Input should be a", id="type"),
-        pytest.param("sigmas: 6 ", "sigma: 6 ", "defaults.move_1h.sigma is 6: Extra inputs", id="unknown key"),
+        pytest.param("sigmas: 6 ", "sigmas: yes ", "defaults.move_1h.sigmas is True: Input should be a", id="yes"),
+        pytest.param("sigmas: 6 ", "sigmas: .nan ", "defaults.move_1h.sigmas is nan: Input should be", id="no number"),
+        pytest.param("sigmas: 6 ", "", "defaults.move_1h.sigmas is missing", id="missing"),
+        pytest.param(
+            "quiet_hours: 48", "quiet_hours: 96", "is 96: Input should be less than or equal to 48", id="96 h"
+        ),
+        pytest.param("coins:", "? [a]\n: 1\ncoins:", "is no YAML", id="a list as a key"),
+        pytest.param("cardano:", "bitcoin:", "is no YAML: bitcoin stands twice", id="a coin twice"),
+        pytest.param(
+            "sigmas: 6 ",
+            "sigma: 6 ",
+            "defaults.move_1h.sigma is not known; allowed are late_hours_max",
+            id="unknown key",
+        ),
         pytest.param("warm_up_samples:", "warmup:", "defaults has warmup; allowed are", id="unknown key at the top"),
         pytest.param("{symbol: BTC}", "BTC", "coins.bitcoin has to be a section, but is 'BTC'", id="no section"),
+        pytest.param(
+            "{symbol: BTC}",
+            "{name: BTC}",
+            "coins.bitcoin.name is not known; allowed are critical_factor",
+            id="coin key",
+        ),
         pytest.param("{symbol: BTC}", "{move_1h: {sigmas: 0}}", "coins.bitcoin.move_1h.sigmas is 0", id="of a coin"),
         pytest.param("defaults:", "defaults: [", "is no YAML", id="broken"),
     ],
@@ -57,6 +76,13 @@ def test_a_wrong_value_names_the_file_the_key_the_value_and_what_is_allowed(tmp_
         load_rules(path)
     assert said in str(failure.value)
     assert str(path) in str(failure.value)
+
+
+def test_a_file_that_is_no_utf_8_is_named(tmp_path):
+    path = tmp_path / "rules.yaml"
+    path.write_bytes(b"# caf\xe9\n" + SHIPPED.read_bytes())
+    with pytest.raises(SettingsError, match=r"the rules file .*rules\.yaml is no UTF-8 text: byte 5 is 0xe9"):
+        load_rules(path)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -1,9 +1,8 @@
 import math
 from datetime import UTC, datetime, timedelta
 
-import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coinwatch.analysis.anomalies import Anomaly, LastAlert, detect_anomalies
@@ -117,6 +116,22 @@ def test_after_an_alert_it_is_quiet_for_six_hours_unless_the_move_is_much_worse(
     assert moves == [100.0, 102.0, 109.5]
 
 
+def test_a_turn_within_the_quiet_time_is_the_same_incident_unless_it_is_much_worse(frame, rules):
+    def hourly(back):
+        history = with_sigma(frame({"a": [*calm(100), (100, 93.0), (101, back)]}), rules)
+        return [hours for rule, hours in found(detect(history, rules)) if rule == "move_1h"]
+
+    assert hourly(100.0) == [100.0]
+    assert hourly(105.0) == [100.0, 101.0]
+
+
+def test_a_much_worse_move_that_may_not_raise_does_not_end_the_quiet_time(frame, rules):
+    history = with_sigma(frame({"a": [*calm(100), (100, 95.0), (101, 83.0), (102, 78.0)]}), rules)
+    history.loc[101, "source"] = "history"
+    moves = [hours for rule, hours in found(detect(history, rules)) if rule == "move_1h"]
+    assert moves == [100.0], "the move at 102 is no worse than that at 100"
+
+
 def test_the_daily_rule_is_quiet_until_the_move_is_over_or_turns(frame, rules):
     def daily(points):
         history = with_sigma(frame({"a": [*calm(100), *points]}), rules)
@@ -130,36 +145,39 @@ def test_the_daily_rule_is_quiet_until_the_move_is_over_or_turns(frame, rules):
     assert daily(turned) == [100.0, 101.0], "armed again by the turn"
 
 
+@pytest.mark.parametrize("distance", [23.0, 24.0, 25.0])
+def test_a_day_counts_as_24_hours_wherever_in_the_tolerance_its_reference_is(frame, rules, distance):
+    history = with_sigma(frame({"a": [*calm(73), (75, 100.0), (75 + distance, 88.0)]}), rules)
+    anomaly = detect(history, rules).anomalies[-1]
+    assert (anomaly.rule, anomaly.reference_ts, anomaly.hours) == ("move_24h", at(75), 24.0)
+    assert anomaly.usual_pct == 100 * math.sqrt(history["sigma_variance"].iloc[-2] * 24)
+
+
 def test_coins_do_not_see_each_other(frame, rules):
     both = with_sigma(frame({"a": [*calm(100), (100, 93.0)], "b": calm(101, 5.0)}), rules)
     assert {anomaly.coin for anomaly in detect(both, rules).anomalies} == {"a"}
     assert found(detect(both, rules)) == found(detect(both[both["coin"] == "a"], rules))
 
 
-moves = st.lists(
-    st.tuples(
-        st.sampled_from([60, 60, 60, 61, 75, 120, 200, 1500]), st.sampled_from([0.0, 0.004, -0.004, 0.05, -0.05, -0.09])
-    ),
-    min_size=60,
-    max_size=120,
-)
+minutes = st.sampled_from([60, 60, 60, 61, 75, 120, 200, 1500])
+log_returns = st.sampled_from([0.0, 0.004, -0.004, 0.05, -0.05, -0.09])
+sources = st.sampled_from(["live", "live", "live", "history"])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(moves=moves)
-def test_row_by_row_it_is_the_same_as_all_at_once(moves, rules):
-    t, price, rows = START, 100.0, []
-    for minutes, move in moves:
-        t, price = t + timedelta(minutes=minutes), price * math.exp(move)
-        rows.append(("a", t, price))
-    prices = pd.DataFrame(rows, columns=["coin", "ts", "price"])
-    prices["ts"] = pd.to_datetime(prices["ts"], utc=True)
-    history = with_sigma(prices, rules)
+@settings(max_examples=30, deadline=None)
+@given(moves=st.lists(st.tuples(minutes, log_returns, sources), min_size=5, max_size=30))
+def test_row_by_row_it_is_the_same_as_all_at_once(moves, frame, rules):
+    points = calm(60)
+    for step, move, _ in moves:
+        points.append((points[-1][0] + step / 60, points[-1][1] * math.exp(move)))
+    history = with_sigma(frame({"a": points}), rules)
+    history["source"] = ["live"] * 60 + [source for _, _, source in moves]
     one_by_one, last = [], {}
-    for number, ts in enumerate(history["ts"]):
-        context = history[(history["ts"] > ts - timedelta(hours=75)) | (history.index == number - 1)]
-        seen = context[context["ts"] <= ts].reset_index(drop=True)
-        for anomaly in detect(seen, rules, since=ts.to_pydatetime(), last=last).anomalies:
+    for number in range(60, len(history)):
+        ts = history["ts"][number]
+        seen = history[: number + 1]
+        context = seen[(seen["ts"] > ts - timedelta(hours=75)) | (seen.index == number - 1)].reset_index(drop=True)
+        for anomaly in detect(context, rules, since=ts.to_pydatetime(), last=last).anomalies:
             one_by_one.append(anomaly)
             last["a", anomaly.rule] = LastAlert(anomaly.ts, anomaly.log_return)
     assert one_by_one == detect(history, rules).anomalies

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coinwatch.analysis import statistics as module
@@ -57,7 +57,7 @@ def as_prices(coins):
     return frame
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(coins=st.dictionaries(st.sampled_from(["a", "b", "c"]), series, min_size=1))
 def test_every_row_is_what_the_definitions_say(coins, rules):
     prices = as_prices(coins)
@@ -71,7 +71,7 @@ def test_every_row_is_what_the_definitions_say(coins, rules):
                 assert getattr(row, name) == pytest.approx(value, rel=1e-6, abs=1e-9, nan_ok=True), name
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(coins=st.dictionaries(st.sampled_from(["a", "b"]), series, min_size=1), data=st.data())
 def test_computed_in_two_parts_it_is_the_same_bit_for_bit(coins, data, rules):
     prices = as_prices(coins)
@@ -85,10 +85,28 @@ def test_computed_in_two_parts_it_is_the_same_bit_for_bit(coins, data, rules):
             known[coin] = Volatility(before["sigma_variance"], int(before["sigma_samples"]))
         # Only what the contract of the function asks for: 25 hours before, and the last row before.
         context = prices[prices["coin"] == coin].reset_index(drop=True)
-        parts.append(context[(context["ts"] > since[coin] - timedelta(hours=25)) | (context.index == cut - 1)])
+        parts.append(context[(context["ts"] >= since[coin] - timedelta(hours=25)) | (context.index == cut - 1)])
     tail = compute_statistics(pd.concat(parts, ignore_index=True), since, known, rules)
     wanted = computed[computed["ts"] >= computed["coin"].map(since)].reset_index(drop=True)
     pd.testing.assert_frame_equal(tail, wanted, check_exact=True)
+
+
+def test_computed_row_by_row_it_is_the_same_bit_for_bit(btc_2024, rules):
+    prices = btc_2024[:80]
+    parts, known = [], {}
+    for number, ts in enumerate(prices["ts"]):
+        seen = prices[max(0, number - 24) : number + 1].reset_index(drop=True)
+        row = compute_statistics(seen, {"bitcoin": ts.to_pydatetime()}, known, rules)
+        known["bitcoin"] = Volatility(row["sigma_variance"].item(), row["sigma_samples"].item())
+        parts.append(row)
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole(prices, rules), check_exact=True)
+
+
+def test_where_nothing_is_asked_for_nothing_is_computed(frame, rules):
+    prices = frame({"a": [(0, 100.0)]})
+    assert list(compute_statistics(prices, {}, {}, rules).columns) == list(whole(prices, rules).columns)
+    assert compute_statistics(prices, {}, {}, rules).empty
+    assert compute_statistics(prices[:0], {"a": START}, {}, rules).empty
 
 
 def test_in_small_chunks_it_is_the_same_bit_for_bit(monkeypatch, frame, rules):
@@ -124,6 +142,13 @@ def test_windows_end_at_the_edges_that_the_contract_names(frame, rules):
 def test_of_two_prices_as_near_the_earlier_one_counts(frame, rules):
     computed = whole(frame({"a": [(0.75, 1.0), (1.25, 2.0), (2, 4.0)]}), rules)
     assert computed["change_1h_pct"].iloc[2] == 300.0
+
+
+def test_where_one_hour_is_missing_a_day_ago_the_price_25_hours_ago_counts(frame, rules):
+    prices = frame({"a": [(hour, 100.0 + hour) for hour in range(26) if hour != 1]})
+    assert whole(prices, rules)["change_24h_pct"].iloc[-1] == 25.0
+    alone = compute_statistics(prices, {"a": START + timedelta(hours=25)}, {}, rules)
+    assert alone["change_24h_pct"].tolist() == [25.0]
 
 
 def test_on_recorded_prices_a_few_rows_agree_with_a_calculation_made_apart(btc_2024, rules):

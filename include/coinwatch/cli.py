@@ -1,0 +1,144 @@
+"""The command ``coinwatch``; each subcommand imports what it needs, and no more."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        arguments: Without the program's name; those of the process, if absent.
+
+    Returns:
+        Exit status: 2 if something was asked for that cannot be, 1 if something else went wrong.
+    """
+    try:
+        return _main(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(arguments: Sequence[str]) -> int:
+    from coinwatch.local.errors import Interrupted, RunError
+    from coinwatch.settings import SettingsError
+
+    if arguments[:1] == ["sandbox"]:
+        return _sandbox(arguments[1:])
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.function(options)
+    except Interrupted as error:
+        return error.status
+    except SettingsError as error:
+        return _complain(str(error), 2)
+    except RunError as error:
+        return _complain(str(error), error.status)
+    return status
+
+
+def _complain(text: str, status: int) -> int:
+    sys.stderr.write(f"coinwatch: {text}\n")
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="coinwatch", description="An hourly watch over crypto prices.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="run everything on this machine (make run)"))
+    _add_load(commands.add_parser("load-airflow-settings", help="load pools, variables and connections from a file"))
+    commands.add_parser("sandbox", help="run the stand-in CoinGecko, Slack and S3 alone")
+    return parser
+
+
+def _sandbox(arguments: Sequence[str]) -> int:
+    # It brings options of its own, and imports what a production image does not have.
+    from coinwatch.sandbox import server
+
+    logging.basicConfig(level=logging.INFO, format="sandbox: %(message)s")
+    return server.main(arguments)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--live", action="store_true", help="use the real services, not the sandbox")
+    parser.add_argument("--once", action="store_true", help="end when the first hour went all the way through")
+    parser.add_argument("--port", type=_port, help="of Airflow's page (COINWATCH_PORT; 8080)")
+    parser.add_argument(
+        "--sandbox-port",
+        type=_port,
+        help="the first of three for the sandbox's services (COINWATCH_SANDBOX_PORT; 8481)",
+    )
+    parser.add_argument("--limit", type=_minutes, metavar="MINUTES", help="time for the first hour (15)")
+    parser.add_argument("--home", type=Path, help="folder for Airflow's own files (.airflow of the project)")
+    parser.set_defaults(function=_run)
+
+
+def _port(text: str) -> int:
+    from coinwatch.local.ports import parse_port
+
+    try:
+        return parse_port(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0
+    if not 0 < minutes < 24 * 60:
+        raise argparse.ArgumentTypeError(f"{text!r}: minutes are needed, more than 0 and less than a day")
+    return minutes
+
+
+def _run(options: argparse.Namespace) -> int:
+    from coinwatch.local.ports import read_port
+    from coinwatch.local.run import LIMIT, PORT, SANDBOX_PORT, RunOptions, run
+    from coinwatch.settings import PROJECT_DIR, load_settings
+
+    return run(
+        RunOptions(
+            project=PROJECT_DIR,
+            home=(options.home or PROJECT_DIR / ".airflow").absolute(),
+            settings=load_settings(),
+            environ=os.environ,
+            clock=lambda: datetime.now(UTC),
+            live=options.live,
+            once=options.once,
+            port=options.port or read_port(os.environ, "COINWATCH_PORT", PORT),
+            sandbox_port=options.sandbox_port or read_port(os.environ, "COINWATCH_SANDBOX_PORT", SANDBOX_PORT),
+            limit=60 * options.limit if options.limit else LIMIT,
+        ),
+        _say,
+    )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="airflow_settings.yaml")
+    parser.add_argument("--without-connections", action="store_true", help="load pools and variables only")
+    parser.set_defaults(function=_load)
+
+
+def _load(options: argparse.Namespace) -> int:
+    from coinwatch.local.airflow_settings import load_into_airflow, read_airflow_settings
+
+    settings = read_airflow_settings(options.file)
+    new = load_into_airflow(settings, with_connections=not options.without_connections)
+    for kind, names in new.items():
+        _say(f"{kind}: {', '.join(names) or 'nothing new'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

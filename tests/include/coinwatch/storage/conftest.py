@@ -1,0 +1,49 @@
+"""An S3 on loopback, empty for each test, asked through the real client."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+BUCKET = "coinwatch"
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """Where the server is."""
+    from coinwatch.sandbox.s3 import S3Sandbox
+
+    with S3Sandbox(BUCKET) as sandbox:
+        yield sandbox.url
+
+
+@pytest.fixture
+def open_s3_client() -> Iterator[Callable[[str], Any]]:
+    """Open a boto3 client of an endpoint; it gives up at once where the real one would be patient."""
+    import boto3
+    from botocore.config import Config
+
+    clients = []
+
+    def open_client(url: str) -> Any:
+        config = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=5)
+        keys = {"aws_access_key_id": "sandbox", "aws_secret_access_key": "sandbox"}
+        clients.append(boto3.client("s3", endpoint_url=url, region_name="us-east-1", config=config, **keys))
+        return clients[-1]
+
+    yield open_client
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def s3_client(s3_url: str, open_s3_client: Callable[[str], Any]) -> Any:
+    """A client of the server, which has one empty bucket, ``coinwatch``."""
+    from moto.backends import get_backend
+    from moto.core.models import DEFAULT_ACCOUNT_ID
+
+    # What moto keeps is one for the whole process.
+    get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"].reset()
+    client = open_s3_client(s3_url)
+    client.create_bucket(Bucket=BUCKET)
+    return client
