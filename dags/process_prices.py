@@ -65,8 +65,7 @@ def process_prices():
     @task
     def upload_to_s3() -> dict[str, int]:
         """Upload the hours that have changed, and the snapshots that are new."""
-        process = open_process()
-        return process.upload_to_s3(open_s3(process.settings))
+        return open_process().upload_to_s3(open_s3())
 
     # The work itself is handed over in the warehouse, together with the results, so that no crash can part them.
     statistics = compute_rolling_statistics()

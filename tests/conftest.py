@@ -17,6 +17,8 @@ import pytest
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+pytest_plugins = ["world"]
+
 PROJECT = Path(__file__).resolve().parents[1]
 CODE = str(PROJECT / "include" / "coinwatch")
 

@@ -131,10 +131,19 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(options: argparse.Namespace) -> int:
+    from sqlalchemy.exc import OperationalError
+
     from coinwatch.local.airflow_settings import load_into_airflow, read_airflow_settings
+    from coinwatch.local.errors import RunError
 
     settings = read_airflow_settings(options.file)
-    new = load_into_airflow(settings, with_connections=not options.without_connections)
+    try:
+        new = load_into_airflow(settings, with_connections=not options.without_connections)
+    except OperationalError as error:
+        raise RunError(
+            f"{options.file} cannot be loaded: Airflow's database is not ready ({error.orig}). "
+            "Run `airflow db migrate` first"
+        ) from None
     for kind, names in new.items():
         _say(f"{kind}: {', '.join(names) or 'nothing new'}")
     return 0

@@ -149,15 +149,20 @@ def open_slack() -> "Webhook | None":
     return None if find_connection(s.SLACK_CONN_ID) is None else open_webhook()
 
 
-def open_s3(settings: Settings) -> "S3Store | None":
+def open_s3() -> "S3Store | None":
     """The bucket of the settings, with the credentials of `aws_default`; none without a bucket."""
+    settings = load_settings()
     if not settings.s3_bucket:
         return None
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from botocore.config import Config
 
     from coinwatch.storage.s3 import S3Store
 
-    return S3Store(S3Hook(aws_conn_id=s.AWS_CONN_ID).get_conn(), settings.s3_bucket, settings.s3_prefix)
+    # By default an endpoint that cannot be reached holds each upload for minutes.
+    config = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 3})
+    client = S3Hook(aws_conn_id=s.AWS_CONN_ID, config=config).get_conn()
+    return S3Store(client, settings.s3_bucket, settings.s3_prefix)
 
 
 def airflow_url() -> str:

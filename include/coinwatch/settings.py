@@ -1,7 +1,6 @@
 """Settings: environment variables as one typed, validated whole (contract, section 3)."""
 
 import re
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -128,7 +127,7 @@ class Settings(BaseSettings):
             return self.bitcoin_processed_path
         return self.data_dir / f"{coin}_processed.csv"
 
-    @cached_property
+    @property
     def archive_path(self) -> Path:
         """The folder of the snapshots, of all coins."""
         return self.bitcoin_archive_path or self.data_dir / "archive"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 _LIVE_KEPT = ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "AIRFLOW__SECRETS__")
 
-_SANDBOX_DROPPED = ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "AWS_", "BITCOIN_", "COINWATCH_S3_")
+_SANDBOX_DROPPED = (*_LIVE_KEPT, "AWS_", "BITCOIN_", "COINWATCH_S3_")
 
 NO_AWS = {
     "AWS_CONFIG_FILE": "/dev/null",
@@ -40,7 +40,7 @@ def airflow_environment(environ: Mapping[str, str], home: str) -> dict[str, str]
         if not name.startswith(("AIRFLOW_", "_AIRFLOW_")) or name.startswith(_LIVE_KEPT)
     }
     kept["AIRFLOW_HOME"] = home
-    for name in ("NO_PROXY", "no_proxy"):
-        # Airflow's parts talk to each other on loopback; a proxy cannot reach them there.
-        kept[name] = ",".join(filter(None, [environ.get(name, ""), "127.0.0.1", "localhost"]))
+    # Airflow's parts talk to each other on loopback; a proxy cannot reach them there.
+    no_proxy = environ.get("no_proxy") or environ.get("NO_PROXY")
+    kept["no_proxy"] = kept["NO_PROXY"] = f"{no_proxy},127.0.0.1,localhost" if no_proxy else "127.0.0.1,localhost"
     return kept

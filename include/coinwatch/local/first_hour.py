@@ -12,16 +12,10 @@ from coinwatch.local.home import AirflowHome
 from coinwatch.local.processes import Processes, Signals, indent
 from coinwatch.local.report import Report
 from coinwatch.local.task_log import read_task_log
-from coinwatch.times import parse_time
+from coinwatch.times import format_time, parse_time
 
 INGEST = "ingest_prices"
 PROCESS = "process_prices"
-
-_INTERVAL = 1.0
-"""Seconds between two looks at Airflow."""
-
-_OVERDUE = 30.0
-"""Seconds without a run after which `process_prices` is started by hand: its event was used up by the run before."""
 
 _ENDED = {
     "success": "done",
@@ -44,6 +38,9 @@ class FirstHour:
         read_report: Reads the warehouse as of a time.
         since: When this start began: runs that had ended before are of no concern.
         limit: Seconds for everything.
+        interval: Seconds between two looks at Airflow.
+        overdue: Seconds after which `process_prices` is started by hand, if there is work left and nobody does it: the
+            event for it came while it was busy, and was lost.
     """
 
     api: AirflowApi
@@ -54,6 +51,8 @@ class FirstHour:
     read_report: Callable[[datetime], Report]
     since: datetime
     limit: float
+    interval: float = 1.0
+    overdue: float = 30.0
     _told: set[tuple[object, ...]] = field(default_factory=set)
     _end: float = 0.0
 
@@ -94,7 +93,7 @@ class FirstHour:
                 self._expect_prices(report)
                 return report
             idle_since = idle_since or time.monotonic()
-            if time.monotonic() - idle_since > _OVERDUE:
+            if time.monotonic() - idle_since > self.overdue:
                 self.say(f"{PROCESS} is started by hand, because there is work left: {'; '.join(left)}")
                 self._ask(lambda: self.api.trigger(PROCESS))
                 idle_since = None
@@ -157,7 +156,8 @@ class FirstHour:
         if report.without_price:
             raise RunError(
                 f"everything ran, but the warehouse has no price of {', '.join(report.without_price)} as of "
-                f"{report.as_of}. Check COINWATCH_COINS; the logs of fetch_prices and append_raw_log say what came"
+                f"{format_time(report.as_of)}. Check COINWATCH_COINS; the log of the "
+                "task fetch_prices says what came"
             )
 
     def _is_healthy(self) -> bool:
@@ -197,7 +197,7 @@ class FirstHour:
                 f"gave up after {self.limit / 60:.0f} minutes of waiting for {what}. The logs are in "
                 f"{self.home.folder / 'logs'}; on a slow machine, a longer time can be given with --limit"
             )
-        self.signals.wait(_INTERVAL)
+        self.signals.wait(self.interval)
 
 
 def _ended_before(run: dict[str, Any], moment: datetime) -> bool:

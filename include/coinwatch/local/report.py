@@ -176,10 +176,9 @@ def format_report(report: Report, settings: Settings) -> str:
     lines = [line for coin in report.coins for line in _coin_lines(coin)]
     lines += _alert_lines(report.alerts)
     lines.append(_upload_line(report.objects, settings))
-    for coin in settings.coins:
-        lines.append(f"{'Files':<10}{settings.raw_path(coin)}")
-        lines.append(f"{'':<10}{settings.processed_path(coin)}")
-    lines.append(f"{'':<10}{settings.archive_path}")
+    files = [path for coin in settings.coins for path in (settings.raw_path(coin), settings.processed_path(coin))]
+    files.append(settings.archive_path)
+    lines += [f"{'' if index else 'Files':<10}{path}" for index, path in enumerate(files)]
     return "\n".join(lines)
 
 
@@ -202,14 +201,18 @@ def _coin_lines(coin: CoinReport) -> list[str]:
         f"standard deviation {_amount(coin.rolling_std_24h)}, z-score {_number(coin.zscore_24h, '+.2f')}"
     )
     lines.append(
-        f"{'':<10}change in 1 hour {_number(coin.change_1h_pct, '+.2f')} %, in 24 hours "
-        f"{_number(coin.change_24h_pct, '+.2f')} %; a usual hour moves {_number(coin.sigma_1h_pct, '.2f')} %"
+        f"{'':<10}change in 1 hour {_percent(coin.change_1h_pct, '+.2f')}, in 24 hours "
+        f"{_percent(coin.change_24h_pct, '+.2f')}; a usual hour moves {_percent(coin.sigma_1h_pct, '.2f')}"
     )
     return lines
 
 
 def _amount(value: float | None) -> str:
     return _number(value, ",.2f" if value is None or abs(value) >= 1 else ".6g")
+
+
+def _percent(value: float | None, form: str) -> str:
+    return "unknown" if value is None else f"{value:{form}} %"
 
 
 def _number(value: float | None, form: str) -> str:

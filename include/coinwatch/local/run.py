@@ -74,7 +74,8 @@ class RunOptions:
         choose = "Choose another one with COINWATCH_PORT, for example COINWATCH_PORT=8090 make run"
         ports = [Port(self.port, "Airflow's page", choose)]
         if not self.live:
-            choose = f"Choose three others with COINWATCH_SANDBOX_PORT={self.sandbox_port + 100} (the first of them)"
+            other = self.sandbox_port + 100 if self.sandbox_port < 65000 else SANDBOX_PORT
+            choose = f"Choose three others with COINWATCH_SANDBOX_PORT={other} (the first of them)"
             for offset, name in enumerate(("CoinGecko", "Slack", "S3")):
                 ports.append(Port(self.sandbox_port + offset, f"the sandbox's {name}", choose))
         return ports

@@ -18,7 +18,7 @@ from coinwatch.rules import RuleBook
 from coinwatch.settings import Settings
 from coinwatch.storage.log_reader import read_new_lines
 from coinwatch.storage.prices import clear_work, pending_work, store_raw_prices
-from coinwatch.storage.raw_log import strip_header
+from coinwatch.storage.raw_log import RawLogError, strip_header
 from coinwatch.times import format_time
 
 if TYPE_CHECKING:
@@ -68,7 +68,13 @@ class Process:
             if new.restarted:
                 log.warning("%s; it is read again from its beginning, which doubles nothing", new.restarted)
             lines = strip_header(path, new.lines) if new.start == 0 else new.lines
-            rows = list(parse_raw_prices(lines.decode()))
+            try:
+                rows = list(parse_raw_prices(lines.decode()))
+            except ValueError as error:
+                raise RawLogError(
+                    f"{path} has lines after byte {new.start} that are none of ours: {error}. Take them out; nothing of "
+                    "them was stored"
+                ) from None
             stored = store_raw_prices(connection, rows)
             new.commit(connection)
         log.info("%s: %d rows read from byte %d on, %d of them new", path, len(rows), new.start, len(stored))
@@ -187,6 +193,8 @@ class Process:
         manifest = self.settings.archive_path / "manifest.jsonl"
         with self.warehouse.begin() as connection:
             new = read_new_lines(connection, f"manifest:{store.full_key(store.bucket)}", manifest)
+        if new.restarted:
+            log.warning("%s; it is read again, and S3 gets only what it does not have", new.restarted)
         names = [json.loads(line)["name"] for line in new.lines.splitlines()]
         uploaded["archive"] = upload_archive(self.warehouse, store, self.settings.archive_path, names, self.clock())
         with self.warehouse.begin() as connection:

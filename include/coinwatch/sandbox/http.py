@@ -1,9 +1,11 @@
 """A small HTTP server on loopback, with raw control over what it answers: late, torn or not at all."""
 
 import json
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -55,16 +57,26 @@ def json_response(content: Any, status: int = 200) -> Response:
     return Response(status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=utf-8"})
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away in the middle of an answer is no news here; anything else is a bug."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class SandboxServer:
-    """A service that answers on loopback until it is closed.
+    """A service that answers on loopback until it is closed, in a time that its clock tells.
 
     Attributes:
         port: Where it listens.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, clock: Callable[[], datetime], port: int = 0) -> None:
+        self._clock = clock
         self._closing = threading.Event()
-        self._server = ThreadingHTTPServer((HOST, port), self._handler())
+        self._server = _Server((HOST, port), self._handler())
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
@@ -118,6 +130,10 @@ class SandboxServer:
                 self.send_header("Content-Length", str(len(response.body)))
                 self.end_headers()
                 self.wfile.write(response.body[: response.cut_after])
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                """The service's own time, which need not be this machine's."""
+                return super().date_time_string(service._clock().timestamp() if timestamp is None else timestamp)
 
             def log_message(self, *_: object) -> None:
                 """Say nothing: the services keep what they were asked."""

@@ -46,7 +46,7 @@ class S3Sandbox:
             client.put(path, data=body, headers={"Host": HOST}, environ_overrides=headers)
         self._server = make_server(HOST, port, self._call, threaded=True, request_handler=_QuietHandler)
         self.port = int(self._server.server_port)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property
     def url(self) -> str:

@@ -43,10 +43,9 @@ class SlackSandbox(SandboxServer):
     """
 
     def __init__(self, *, clock: Callable[[], datetime], port: int = 0, kept_in: Path | None = None) -> None:
-        super().__init__(port)
+        super().__init__(clock, port)
         self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._answers: deque[Response] = deque()
-        self._clock = clock
         self._lock = threading.Lock()
         self._file = kept_in
         if kept_in is not None and kept_in.exists():

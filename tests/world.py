@@ -1,0 +1,191 @@
+"""The pipeline on the sandbox's services, with a clock that tests set."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+from sqlalchemy import select
+
+from coinwatch.pipeline.ingest import Ingest
+from coinwatch.pipeline.process import Process
+from coinwatch.rules import load_rules
+from coinwatch.sandbox.coingecko import CoinGeckoSandbox
+from coinwatch.sandbox.market import SimulatedMarket
+from coinwatch.sandbox.s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Sandbox
+from coinwatch.sandbox.slack import SlackSandbox
+from coinwatch.settings import Settings, load_settings
+from coinwatch.sources.coingecko import CoinGeckoClient
+from coinwatch.storage.archive import Archive
+from coinwatch.storage.s3 import S3Store
+from coinwatch.storage.schema import metadata
+from coinwatch.storage.warehouse import open_warehouse
+
+BUCKET = "prices"
+
+
+@dataclass
+class Clock:
+    """A clock that stands where it was set."""
+
+    now: datetime = field(default=datetime(2026, 11, 22, 12, tzinfo=UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass
+class World:
+    """Everything around the pipeline, and new collaborators for each step, as each task has its own."""
+
+    clock: Clock
+    settings: Settings
+    coingecko: CoinGeckoSandbox
+    slack: SlackSandbox
+    s3: S3Sandbox
+    _opened: list = field(default_factory=list)
+
+    def ingest(self) -> Ingest:
+        client = CoinGeckoClient(self.coingecko.url, clock=self.clock, api_key="secret-key", timeout=(1, 2))
+        return Ingest(self.settings, client, Archive(self.settings.archive_path), self.clock)
+
+    def process(self) -> Process:
+        warehouse = open_warehouse(f"sqlite:///{self.settings.data_dir / 'warehouse.db'}")
+        self._opened.append(warehouse)
+        return Process(self.settings, warehouse, load_rules(self.settings.config), self.clock)
+
+    def close(self) -> None:
+        for warehouse in self._opened:
+            warehouse.dispose()
+
+    def webhook(self):
+        from slack_sdk.webhook import WebhookClient
+
+        return WebhookClient(f"{self.slack.url}/T/B/x", retry_handlers=[])
+
+    def s3_client(self):
+        return boto3.client(
+            "s3",
+            endpoint_url=self.s3.url,
+            region_name=REGION,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+
+    def store(self) -> S3Store:
+        return S3Store(self.s3_client(), BUCKET, self.settings.s3_prefix)
+
+    def beside(self, name: str) -> "World":
+        """The same services, with data of its own."""
+        settings = self.settings.model_copy(
+            update={"data_dir": self.settings.data_dir.with_name(name), "s3_prefix": name}
+        )
+        return replace(self, settings=settings)
+
+    def ingest_steps(self, as_of: datetime) -> list[Callable[[], object]]:
+        """The tasks of ingest_prices, each with what it reads from the ones before."""
+        handed: dict[str, list] = {}
+
+        def fetch() -> None:
+            handed["names"] = self.ingest().fetch_prices(as_of)
+
+        def find() -> None:
+            handed["windows"] = self.ingest().find_gaps(as_of)
+
+        def history() -> None:
+            handed["history"] = [self.ingest().fetch_history(as_of, window) for window in handed["windows"]]
+
+        return [
+            fetch,
+            lambda: self.ingest().append_rows(handed["names"]),
+            find,
+            history,
+            lambda: self.ingest().append_rows(filter(None, handed["history"])),
+        ]
+
+    def process_steps(self) -> list[Callable[[], object]]:
+        """The tasks of process_prices, in order."""
+        return [
+            lambda: self.process().load_raw_prices(),
+            lambda: self.process().compute_rolling_statistics(),
+            lambda: self.process().detect_anomalies("run"),
+            lambda: self.process().send_slack_alerts(self.webhook(), "http://airflow", simulated=True),
+            lambda: self.process().export_processed_csv(),
+            lambda: self.process().upload_to_s3(self.store()),
+        ]
+
+    def run(self, as_of: datetime | None = None) -> None:
+        """One hour, all the way through."""
+        for step in [*self.ingest_steps(as_of or self.clock.now), *self.process_steps()]:
+            step()
+
+    def objects(self) -> dict[str, bytes]:
+        """All that S3 has of this world, by key without the prefix."""
+        client, prefix = self.s3_client(), self.settings.s3_prefix
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/" if prefix else "")
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return {
+            key.removeprefix(f"{prefix}/"): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys
+        }
+
+    def files(self) -> dict[str, bytes]:
+        """All that lies in the data folder but the database."""
+        folder = self.settings.data_dir
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and not path.name.startswith("warehouse.db")
+        }
+
+    def tables(self) -> dict[str, list]:
+        """All that the warehouse has, by table, without the prefix in the name of a position."""
+        prefix = f":{self.settings.s3_prefix}/"
+        warehouse = self.process().warehouse
+        with warehouse.begin() as connection:
+            return {
+                table.name: sorted(str(row).replace(prefix, ":") for row in connection.execute(table.select()))
+                for table in metadata.sorted_tables
+                if table.name != "s3_objects"
+            }
+
+    def rows(self, table: str, *columns: str) -> list:
+        """Some columns of a table, in the order of its key."""
+        chosen = metadata.tables[table]
+        with self.process().warehouse.begin() as connection:
+            query = select(*(chosen.c[column] for column in columns)).order_by(*chosen.primary_key)
+            return connection.execute(query).all()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Noon of the day; tests move it."""
+    return Clock()
+
+
+@pytest.fixture
+def make_world(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., World]]:
+    """Make a world: (folder name, settings by field) → World. The market falls a minute before noon."""
+    with ExitStack() as services:
+
+        def make(name: str = "world", market=None, **settings) -> World:
+            market = market or SimulatedMarket(clock.now - timedelta(minutes=1))
+            world = World(
+                clock,
+                load_settings(data_dir=tmp_path / name, **{"history_days": 3, **settings}),
+                services.enter_context(CoinGeckoSandbox(market, clock=clock)),
+                services.enter_context(SlackSandbox(clock=clock)),
+                services.enter_context(S3Sandbox(BUCKET)),
+            )
+            services.callback(world.close)
+            return world
+
+        yield make
+
+
+@pytest.fixture
+def world(make_world) -> World:
+    """The usual world: Bitcoin alone, and four days of history."""
+    return make_world()
