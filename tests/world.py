@@ -122,10 +122,11 @@ class World:
         for step in [*self.ingest_steps(as_of or self.clock.now), *self.process_steps()]:
             step()
 
-    def objects(self) -> dict[str, bytes]:
+    def objects(self, below: str = "") -> dict[str, bytes]:
         """All that S3 has of this world, by key without the prefix."""
         client, prefix = self.s3_client(), self.settings.s3_prefix
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/" if prefix else "")
+        start = f"{prefix}/{below}" if prefix else below
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=start)
         keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
         return {
             key.removeprefix(f"{prefix}/"): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys

@@ -18,7 +18,7 @@ class WrongInput(RunError):
 
 
 class Interrupted(RunError):
-    """Somebody wants it to end: Ctrl-C, SIGTERM, or a terminal that was closed.
+    """Somebody wants it to end: Ctrl-C, SIGTERM, or an output that nobody reads any more.
 
     Attributes:
         signal: Its number.

@@ -77,9 +77,9 @@ class FirstHour:
 
     def _follow(self, as_of: datetime) -> Report:
         idle_since: float | None = None
-        left = ["no run has ended yet"]
+        left: list[str] = []
         while True:
-            self._pause(f"{INGEST} and {PROCESS} to end; left: " + "; ".join(left))
+            self._pause(f"{INGEST} and {PROCESS} to end" + "".join(f"; {what}" for what in left))
             try:
                 busy = self._look()
             except NotAnswering:

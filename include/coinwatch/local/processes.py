@@ -227,7 +227,8 @@ def _send(process: psutil.Process, number: int) -> None:
 
 def _ended(name: str, status: int, log: Path) -> str:
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    return f"{name} {how}. The end of its log {log}:\n{indent(tail(log))}"
+    said = tail(log)
+    return f"{name} {how}. " + (f"The end of its log {log}:\n{indent(said)}" if said else f"Its log {log} is empty")
 
 
 def tail(path: Path, lines: int = 10) -> str:

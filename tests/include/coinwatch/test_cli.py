@@ -53,6 +53,21 @@ def test_the_sandboxs_options_are_passed_on(capsys):
     assert "argument --s3-port: invalid int value: 'none'" in capsys.readouterr().err
 
 
+def test_an_output_that_nobody_reads_any_more_ends_the_command_without_a_traceback():
+    program = (
+        "from coinwatch.cli import _say\nfrom coinwatch.local.errors import Interrupted\ntry:\n    _say('one')\n"
+        "except Interrupted as error:\n    _say('two')\n    raise SystemExit(error.status) from None\n"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    environ = {**os.environ, "PYTHONPATH": str(PROJECT / "include")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_help_imports_nothing_heavy():
     show = (
         "import sys\nfrom coinwatch.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"

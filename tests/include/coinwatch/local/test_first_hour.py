@@ -26,7 +26,7 @@ class Airflow(SandboxServer):
     """
 
     def __init__(self, password, noon):
-        super().__init__()
+        super().__init__(clock=lambda: noon)
         self.asked = []
         self.health = [503, {**HEALTHY, "scheduler": {"status": None}, "triggerer": None}, HEALTHY]
         self.errors = []
