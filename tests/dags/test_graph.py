@@ -8,7 +8,7 @@ SNAPSHOT = Path(__file__).with_name("graph.txt")
 def draw(dag_bag, consumed):
     lines = []
     for dag_id, dag in sorted(dag_bag.dags.items()):
-        lines.append(f"{dag_id}: {' | '.join(consumed[dag_id]) or dag.schedule}")
+        lines.append(f"{dag_id}: {' | '.join(consumed[dag_id]) or dag.schedule or 'by hand'}")
         for task in dag.topological_sort():
             mapped = " (mapped)" if task.is_mapped else ""
             after = f" after {', '.join(sorted(task.upstream_task_ids))}" if task.upstream_task_ids else ""

@@ -14,7 +14,7 @@ from coinwatch.defaults import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, TAGS
 HEAVY = ("alembic", "boto3", "botocore", "moto", "numpy", "pandas", "requests", "slack_sdk")
 
 
-@pytest.fixture(params=["ingest_prices", "process_prices"])
+@pytest.fixture(params=["ingest_prices", "process_prices", "upload_processed_csv_to_s3"])
 def dag(request, dag_bag):
     return dag_bag.dags[request.param]
 
@@ -40,7 +40,7 @@ def test_nothing_of_the_schedule_is_left_to_a_default(dag):
     assert dag.start_date == START_DATE
     assert dag.catchup is False
     assert dag.max_active_runs == 1
-    assert dag.schedule is not None
+    assert (dag.schedule is None) == (dag.dag_id == "upload_processed_csv_to_s3")
 
 
 def test_every_task_has_a_sentence_and_the_common_defaults(dag):

@@ -25,7 +25,7 @@ SANDBOX_PORT = 8481
 BUCKET = "coinwatch-sandbox"
 
 LIMIT = 15 * 60.0
-"""Seconds for the first hour, from the start to the report."""
+"""Seconds for the first hour, from the start of Airflow's parts to the report."""
 
 _COMPONENTS = {
     "api-server": ["api-server"],

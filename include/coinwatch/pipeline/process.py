@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from coinwatch.records import parse_raw_prices
 from coinwatch.rules import RuleBook
 from coinwatch.settings import Settings
-from coinwatch.storage.log_reader import read_new_lines
+from coinwatch.storage.log_reader import forget_position, read_new_lines
 from coinwatch.storage.prices import clear_work, pending_work, store_raw_prices
 from coinwatch.storage.raw_log import RawLogError, strip_header
 from coinwatch.times import format_time
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 STATISTICS_CONTEXT = timedelta(hours=25)
 """How far the windows of a row reach back: 24 hours, and an hour of tolerance."""
+
+NO_BUCKET = "COINWATCH_S3_BUCKET is empty: nothing is uploaded; what waits is uploaded once it is set"
 
 DETECTION_CONTEXT = timedelta(hours=75)
 """How far a decision reaches back: the quiet time after an alert, and the windows of its first row."""
@@ -187,12 +189,12 @@ class Process:
         from coinwatch.storage.uploads import upload_archive, upload_partitions
 
         if store is None:
-            log.warning("COINWATCH_S3_BUCKET is empty: nothing is uploaded; what waits is uploaded once it is set")
+            log.warning(NO_BUCKET)
             return {}
         uploaded = dict(upload_partitions(self.warehouse, store, self.clock()))
         manifest = self.settings.archive_path / "manifest.jsonl"
         with self.warehouse.begin() as connection:
-            new = read_new_lines(connection, f"manifest:{store.full_key(store.bucket)}", manifest)
+            new = read_new_lines(connection, _manifest_log(store), manifest)
         if new.restarted:
             log.warning("%s; it is read again, and S3 gets only what it does not have", new.restarted)
         names = [json.loads(line)["name"] for line in new.lines.splitlines()]
@@ -201,3 +203,43 @@ class Process:
             new.commit(connection)
         log.info("objects uploaded to s3://%s: %s", store.bucket, uploaded)
         return uploaded
+
+    def upload_missing(self, store: "S3Store | None") -> dict[str, int]:
+        """Upload every partition and snapshot that S3 does not have, whether it has changed or not.
+
+        Args:
+            store: None if no bucket is configured.
+
+        Returns:
+            Objects uploaded, by layer.
+        """
+        from coinwatch.storage.uploads import list_all_partitions
+
+        with self.warehouse.begin() as connection:
+            list_all_partitions(connection)
+            if store is not None:
+                forget_position(connection, _manifest_log(store))
+        return self.upload_to_s3(store)
+
+    def upload_latest(self, store: "S3Store | None") -> list[str]:
+        """Upload the whole processed CSV of each coin.
+
+        Args:
+            store: None if no bucket is configured.
+
+        Returns:
+            The coins.
+        """
+        from coinwatch.storage.uploads import upload_latest
+
+        if store is None:
+            log.warning(NO_BUCKET)
+            return []
+        for coin in self.settings.coins:
+            upload_latest(store, coin, self.settings.processed_path(coin))
+        return list(self.settings.coins)
+
+
+def _manifest_log(store: "S3Store") -> str:
+    """Name of the manifest's position: each bucket, or prefix in it, is filled on its own."""
+    return f"manifest:{store.full_key(store.bucket)}"

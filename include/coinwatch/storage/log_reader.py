@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from coinwatch.storage import schema
 from coinwatch.storage.warehouse import upsert
@@ -69,6 +69,11 @@ def read_new_lines(connection: Connection, name: str, path: Path) -> NewLines:
     lines = content[content_from - tail_start : content.rfind(b"\n") + 1]
     tail = content[: content.rfind(b"\n") + 1][-_TAIL:]
     return NewLines(name, lines, content_from, restarted, tail)
+
+
+def forget_position(connection: Connection, name: str) -> None:
+    """Have a log read from its beginning the next time."""
+    connection.execute(delete(schema.log_positions).where(schema.log_positions.c.log == name))
 
 
 def _start(connection: Connection, name: str, path: Path) -> tuple[int, str]:

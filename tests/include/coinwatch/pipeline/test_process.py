@@ -7,6 +7,7 @@ import pytest
 
 from coinwatch.records import parse_raw_prices
 from coinwatch.storage.raw_log import RawLogError, append_raw_prices
+from coinwatch.storage.s3 import S3Store
 
 HOUR = timedelta(hours=1)
 
@@ -139,7 +140,7 @@ def test_without_a_bucket_nothing_is_uploaded_and_everything_once_there_is_one(w
     check_everything_agrees(world)
 
 
-def test_a_raw_log_that_was_replaced_is_read_again_and_doubles_nothing(world, noon, caplog):
+def test_a_raw_log_that_was_replaced_is_read_again_and_doubles_nothing(world, caplog):
     world.run()
     before = (world.tables(), world.objects())
     path = world.settings.raw_path("bitcoin")
@@ -152,7 +153,7 @@ def test_a_raw_log_that_was_replaced_is_read_again_and_doubles_nothing(world, no
     assert (tables, world.objects()) == before
 
 
-def test_a_foreign_line_in_the_raw_log_stops_the_load_and_names_the_file(world, noon):
+def test_a_foreign_line_in_the_raw_log_stops_the_load_and_names_the_file(world):
     world.run()
     path = world.settings.raw_path("bitcoin")
     with path.open("a") as file:
@@ -161,7 +162,7 @@ def test_a_foreign_line_in_the_raw_log_stops_the_load_and_names_the_file(world, 
         world.process().load_raw_prices()
 
 
-def test_a_price_of_another_currency_is_a_series_of_its_own(world, noon):
+def test_a_price_of_another_currency_is_a_series_of_its_own(world):
     world.run()
     (row,) = [
         row
@@ -172,6 +173,19 @@ def test_a_price_of_another_currency_is_a_series_of_its_own(world, noon):
     process(world)
     check_everything_agrees(world)
     assert world.rows("price_statistics", "currency", "points_24h")[0] == ("eur", 1)
+
+
+def test_by_hand_whatever_a_bucket_does_not_have_is_uploaded_and_the_whole_csv(world):
+    world.run()
+    full = world.objects()
+    elsewhere = S3Store(world.s3_client(), "prices", "elsewhere")
+    world.process().upload_missing(elsewhere)
+    assert world.process().upload_latest(elsewhere) == ["bitcoin"]
+    assert world.objects() == full | {f"elsewhere/{key}": body for key, body in full.items()} | {
+        "elsewhere/latest/bitcoin_processed.csv": world.files()["bitcoin_processed.csv"]
+    }
+    assert world.process().upload_missing(None) == {}
+    assert world.process().upload_latest(None) == []
 
 
 def crash(world, number, point, kill_at_line, last):

@@ -1,0 +1,48 @@
+"""By hand: whatever S3 does not have yet, and the whole processed CSV of each coin.
+
+For a new bucket, or one that has lost objects: every partition and snapshot is compared with what the warehouse knows
+S3 to have; what is missing there is uploaded. After that the whole processed CSV of each coin goes to
+`latest/<coin>_processed.csv`.
+
+**Started** by hand only.
+
+**Reads** the warehouse, the archive and `<coin>_processed.csv`.
+**Writes** S3 objects (`COINWATCH_S3_BUCKET`, connection `aws_default`).
+
+**When it fails** the task's log names the object and what to check; what was uploaded is noted, and not repeated.
+
+**Safe to run again:** yes; a second run uploads only the `latest` files.
+"""
+
+from airflow.sdk import dag, task
+
+from coinwatch.connections import open_process, open_s3
+from coinwatch.defaults import DEFAULT_ARGS, START_DATE
+
+
+@dag(
+    schedule=None,
+    start_date=START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    doc_md=__doc__,
+    tags=["operate"],
+)
+def upload_processed_csv_to_s3():
+    """Everything that S3 does not have."""
+
+    @task
+    def upload_missing() -> dict[str, int]:
+        """Upload every partition and snapshot that S3 does not have."""
+        return open_process().upload_missing(open_s3())
+
+    @task
+    def upload_latest() -> list[str]:
+        """Upload the whole processed CSV of each coin."""
+        return open_process().upload_latest(open_s3())
+
+    upload_missing() >> upload_latest()
+
+
+upload_processed_csv_to_s3()
