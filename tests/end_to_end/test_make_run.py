@@ -33,7 +33,7 @@ def test_the_first_hour_goes_all_the_way_and_the_asset_starts_the_second_dag(tmp
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "COINWATCH"))},
         "COINWATCH_DATA_DIR": str(tmp_path / "data"),
-        "COINWATCH_HISTORY_DAYS": "3",
+        "COINWATCH_HISTORY_DAYS": "30",
         # A real webhook in the user's environment must not hear of simulated prices.
         "AIRFLOW_CONN_SLACK_DEFAULT": "slackwebhook://:T%2FB%2Freal@https%3A%2F%2F127.0.0.1%3A9",
     }
@@ -53,7 +53,7 @@ def test_the_first_hour_goes_all_the_way_and_the_asset_starts_the_second_dag(tmp
         (history,) = warehouse.execute("SELECT count(*) FROM prices WHERE source = 'history'").fetchone()
         alerts = warehouse.execute("SELECT rule, delivery FROM alerts").fetchall()
         waiting = warehouse.execute("SELECT count(*) FROM pending_uploads").fetchone()
-    assert history >= 3 * 24
+    assert history >= 30 * 24
     assert alerts == [("move_1h", "delivered")]
     assert waiting == (0,)
     (message,) = [json.loads(line) for line in (data / "slack.jsonl").read_text().splitlines()]

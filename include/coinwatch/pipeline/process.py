@@ -74,8 +74,8 @@ class Process:
                 rows = list(parse_raw_prices(lines.decode()))
             except ValueError as error:
                 raise RawLogError(
-                    f"{path} has lines after byte {new.start} that are none of ours: {error}. Take them out; nothing of "
-                    "them was stored"
+                    f"{path} has lines after byte {new.start} that are none of ours: {error}. Take them out; nothing "
+                    "of them was stored"
                 ) from None
             stored = store_raw_prices(connection, rows)
             new.commit(connection)

@@ -1,0 +1,100 @@
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from coinwatch.connections import (
+    ConnectionProblem,
+    airflow_url,
+    as_of_time,
+    open_coingecko,
+    open_default_warehouse,
+    open_s3,
+    open_slack,
+    prices_are_simulated,
+)
+from coinwatch.settings import load_settings
+
+
+@pytest.fixture
+def connect(monkeypatch):
+    def connect(conn_id, **connection):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+    return connect
+
+
+@pytest.mark.parametrize(
+    ("logical_date", "run_after", "as_of"),
+    [
+        pytest.param(
+            "2026-11-22T10:00:00+00:00", "2026-11-22T10:00:09+00:00", "2026-11-22T10:00:00+00:00", id="logical"
+        ),
+        pytest.param(None, "2026-11-22T10:23:45.678+00:00", "2026-11-22T10:23:45+00:00", id="triggered"),
+        pytest.param("2026-11-22T12:00:00+02:00", None, "2026-11-22T10:00:00+00:00", id="another zone"),
+    ],
+)
+def test_the_as_of_time_of_a_run(logical_date, run_after, as_of):
+    read = {"logical_date": logical_date, "run_after": run_after}
+    run = SimpleNamespace(**{name: datetime.fromisoformat(text) if text else None for name, text in read.items()})
+    assert as_of_time(run) == datetime.fromisoformat(as_of)
+    assert as_of_time(run).tzinfo is UTC
+
+
+def test_without_connections_coingecko_is_asked_keyless_and_nothing_else_is_there():
+    assert open_coingecko().base_url == "https://api.coingecko.com/api/v3"
+    assert open_slack() is None
+    assert open_s3() is None
+    assert not prices_are_simulated()
+    assert airflow_url() == "http://localhost:8080"
+
+
+@pytest.mark.parametrize(
+    ("connection", "url"),
+    [
+        pytest.param(
+            {"host": "https://pro-api.coingecko.com/api/v3/"}, "https://pro-api.coingecko.com/api/v3", id="url"
+        ),
+        pytest.param({"host": "proxy.local/api/v3", "port": 81}, "https://proxy.local:81/api/v3", id="host and port"),
+        pytest.param({"host": "proxy.local/api", "schema": "http"}, "http://proxy.local/api", id="schema"),
+        pytest.param({}, "https://api.coingecko.com/api/v3", id="only a key"),
+    ],
+)
+def test_the_base_url_comes_from_the_connection(connect, connection, url):
+    connect("coingecko_default", conn_type="http", password="k", **connection)
+    assert open_coingecko().base_url == url
+
+
+@pytest.mark.parametrize(
+    ("connection", "said"),
+    [
+        pytest.param(
+            {"extra": {"plan": "gold"}}, "\"plan\" in its extra is 'gold'; allowed are demo and pro", id="plan"
+        ),
+        pytest.param({"host": "x", "schema": "api/v3"}, "put the whole base URL into the host", id="schema"),
+    ],
+)
+def test_a_connection_that_cannot_be_used_says_why(connect, connection, said):
+    connect("coingecko_default", conn_type="http", **connection)
+    with pytest.raises(ConnectionProblem) as failure:
+        open_coingecko()
+    assert said in str(failure.value)
+
+
+def test_the_warehouse_lies_in_the_data_folder_unless_its_connection_says_where(connect, tmp_path):
+    settings = load_settings(data_dir=tmp_path)
+    assert open_default_warehouse(settings).url.database == f"{tmp_path}/warehouse.db"
+    connect("warehouse_default", conn_type="sqlite", host=f"{tmp_path}/elsewhere.db")
+    assert open_default_warehouse(settings).url.database == f"{tmp_path}/elsewhere.db"
+    connect("warehouse_default", conn_type="sqlite")
+    with pytest.raises(ConnectionProblem, match="has to be the path of the SQLite file"):
+        open_default_warehouse(settings)
+    connect("warehouse_default", conn_type="mysql")
+    with pytest.raises(ConnectionProblem, match="is of type 'mysql'; allowed are postgres and sqlite"):
+        open_default_warehouse(settings)
+
+
+def test_the_sandbox_says_that_its_prices_are_simulated(connect):
+    connect("coingecko_default", conn_type="http", extra={"simulated": True})
+    assert prices_are_simulated()
