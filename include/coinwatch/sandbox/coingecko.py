@@ -38,6 +38,7 @@ class CoinGeckoSandbox(SandboxServer):
 
     def __init__(self, market: Market, *, clock: Callable[[], datetime], port: int = 0) -> None:
         super().__init__(clock, port)
+        self._clock = clock
         self.requests: deque[Request] = deque(maxlen=_REQUESTS_KEPT)
         self.faults: list[Fault] = []
         self._market = market

@@ -67,14 +67,16 @@ class _Server(ThreadingHTTPServer):
 
 
 class SandboxServer:
-    """A service that answers on loopback until it is closed, in a time that its clock tells.
+    """A service that answers on loopback until it is closed.
+
+    Its answers carry the time that its clock tells, or else this machine's.
 
     Attributes:
         port: Where it listens.
     """
 
-    def __init__(self, clock: Callable[[], datetime], port: int = 0) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0) -> None:
+        self._date = clock
         self._closing = threading.Event()
         self._server = _Server((HOST, port), self._handler())
         self.port = int(self._server.server_address[1])
@@ -133,7 +135,9 @@ class SandboxServer:
 
             def date_time_string(self, timestamp: float | None = None) -> str:
                 """The service's own time, which need not be this machine's."""
-                return super().date_time_string(service._clock().timestamp() if timestamp is None else timestamp)
+                if timestamp is None and service._date is not None:
+                    timestamp = service._date().timestamp()
+                return super().date_time_string(timestamp)
 
             def log_message(self, *_: object) -> None:
                 """Say nothing: the services keep what they were asked."""

@@ -44,6 +44,7 @@ class SlackSandbox(SandboxServer):
 
     def __init__(self, *, clock: Callable[[], datetime], port: int = 0, kept_in: Path | None = None) -> None:
         super().__init__(clock, port)
+        self._clock = clock
         self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._answers: deque[Response] = deque()
         self._lock = threading.Lock()
