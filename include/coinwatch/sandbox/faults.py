@@ -1,11 +1,12 @@
 """What can go wrong with the sandbox's CoinGecko, by name."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any
 
-from coinwatch.sandbox.http import Response, json_response
+from coinwatch.sandbox.http import Response
 
 _PAGE = (
     "<!DOCTYPE html><html><title>Access denied | api.coingecko.com used Cloudflare to restrict access</title></html>"
@@ -28,32 +29,60 @@ _TIME_RANGE = {
         "the past 365 days. Upgrade to a paid plan to enjoy full historical data access.",
     )
 }
+_USE_PRO_HOST = (
+    "If you are using Pro API key, please change your root URL from api.coingecko.com to pro-api.coingecko.com"
+)
+_USE_PUBLIC_HOST = (
+    "If you are using Demo API key, please change your root URL from pro-api.coingecko.com to api.coingecko.com"
+)
+_TOO_MANY = "Number of contract addresses in the request exceeds the allowed limit (10 addresses)."
 
-ERRORS: dict[str, tuple[int, Any]] = {
-    "rate_limited": (429, _RATE_LIMIT),
-    "rate_limited_page": (429, _PAGE),
-    "rate_limited_under_200": (200, _RATE_LIMIT),
+_JSON, _HTML, _TEXT = "application/json; charset=utf-8", "text/html; charset=UTF-8", "text/plain; charset=utf-8"
+
+ERRORS: dict[str, tuple[int, str, Any]] = {
+    "rate_limited": (429, _JSON, _RATE_LIMIT),
+    "rate_limited_page": (429, _HTML, _PAGE),
+    "rate_limited_empty": (429, _TEXT, ""),
+    "rate_limited_under_200": (200, _JSON, _RATE_LIMIT),
     "key_missing": (
         401,
+        _JSON,
         _status(10002, "API Key Missing. Please make sure you're using the right authentication method."),
     ),
-    "key_rejected": (401, _status(401, "Invalid API key")),
-    "wrong_host": (
+    "key_rejected": (401, _JSON, _status(401, "Invalid API key")),
+    "key_rejected_empty": (401, _TEXT, ""),
+    "wrong_host": (400, _JSON, _status(10010, _USE_PRO_HOST)),
+    "wrong_host_code_outside": (
         400,
-        _status(
-            10010,
-            "If you are using Pro API key, please change your root URL from api.coingecko.com to pro-api.coingecko.com",
-        ),
+        _JSON,
+        {"error_code": 10010, "status": {"error_message": _USE_PRO_HOST}},
     ),
-    "beyond_time_range": (401, _TIME_RANGE),
-    "beyond_plan": (403, _status(10005, "This request is limited to PRO API subscribers.")),
-    "coin_not_found": (404, {"error": "coin not found"}),
-    "blocked": (403, _PAGE),
-    "server_error": (500, _status(500, "Internal server error")),
-    "bad_gateway": (502, "Bad Gateway"),
-    "page_under_200": (200, _PAGE),
+    "wrong_host_pro": (400, _JSON, _status(10011, _USE_PUBLIC_HOST)),
+    "beyond_time_range": (401, _JSON, _TIME_RANGE),
+    "beyond_time_range_under_200": (200, _JSON, _TIME_RANGE),
+    "beyond_plan": (403, _JSON, _status(10005, "This request is limited to PRO API subscribers.")),
+    "beyond_plan_text": (403, _JSON, {"error": "Your plan does not have access to this endpoint"}),
+    "too_many_at_once": (400, _JSON, {"error_code": 10012, "status": {"error_message": _TOO_MANY}}),
+    "coin_not_found": (404, _JSON, {"error": "coin not found"}),
+    "coin_not_found_old": (404, _JSON, {"error": "Could not find coin with the given id"}),
+    "coin_not_found_under_200": (200, _JSON, {"error": "coin not found"}),
+    "parameter_missing": (422, _JSON, {"error": "Missing parameter vs_currencies"}),
+    "currency_invalid": (400, _JSON, {"error": "invalid vs_currency"}),
+    "blocked": (403, _HTML, _PAGE),
+    "timed_out": (408, _JSON, _status(408, "Request Timeout")),
+    "server_error": (500, _JSON, _status(500, "Internal server error")),
+    "bad_gateway": (502, _TEXT, "Bad Gateway"),
+    "unavailable": (503, _HTML, "<html><title>503 Service Temporarily Unavailable</title></html>"),
+    "page_under_200": (200, _JSON, _PAGE),
 }
-"""Answers that are errors, in the shapes that CoinGecko gives them: name → status and body."""
+"""Answers that are errors, in the shapes that CoinGecko gives them: name → status, type and body."""
+
+
+def error_response(kind: str) -> Response:
+    """An error by its name in ``ERRORS``."""
+    status, content_type, body = ERRORS[kind]
+    text = body if isinstance(body, str) else json.dumps(body)
+    return Response(status, text.encode(), {"Content-Type": content_type})
 
 
 @dataclass(slots=True)
@@ -61,13 +90,15 @@ class Fault:
     """A fault that is switched on.
 
     Attributes:
-        kind: A name of ``ERRORS``, or of what happens to a sound answer (``MISHAPS``).
+        kind: A name of ``ERRORS``, of what happens to a sound answer (``MISHAPS``), or of a feed that stands still
+            (``FROZEN``).
         times: How many answers it still befalls; none means all.
         path: Only requests whose path has this in it.
         retry_after: Seconds that an error asks to wait.
         coin: Of which coin the value is changed.
-        factor: By which a price is multiplied.
-        seconds: How late a slow answer is.
+        factor: By which a price is multiplied; 0.1 and 0 are among what is seen in the field.
+        seconds: How late a slow answer is, or how much older than usual an old price.
+        since: When a feed came to stand still: the sandbox's time at which this is switched on, unless it is given.
     """
 
     kind: str
@@ -77,50 +108,89 @@ class Fault:
     coin: str = "bitcoin"
     factor: float = 10.0
     seconds: float = 60.0
+    since: datetime | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a name that nobody knows."""
+        """Refuse what nobody understands.
+
+        Raises:
+            ValueError: The kind is not known, or an option is not of its type.
+        """
         if self.kind not in KINDS:
             raise ValueError(f"fault {self.kind!r} is not known; known are {', '.join(KINDS)}")
+        if self.times is not None and (type(self.times) is not int or self.times < 1):
+            raise ValueError(f"times is {self.times!r}; 1 or more is needed, or null for all")
+        for name, kind, wanted in (("path", str, "a text"), ("coin", str, "a text"), ("since", datetime, "a time")):
+            value = getattr(self, name)
+            unset = value is None and name == "since"
+            if not unset and not isinstance(value, kind):
+                raise ValueError(f"{name} is {value!r}; {wanted} is needed")
+        for name in ("retry_after", "factor", "seconds"):
+            value = getattr(self, name)
+            unset = value is None and name == "retry_after"
+            if not unset and (type(value) not in {int, float} or value < 0):
+                raise ValueError(f"{name} is {value!r}; a number from 0 on is needed")
+
+    def concerns(self, path: str) -> bool:
+        """Whether it befalls requests of a path; what happens to live prices leaves the others alone."""
+        is_live = path.endswith(LIVE_PATHS)
+        return self.path in path and (is_live or self.kind not in LIVE_KINDS)
 
     def befall(self, response: Response) -> Response:
         """What becomes of a sound answer."""
         if self.kind in MISHAPS:
             return MISHAPS[self.kind](self, response)
-        status, body = ERRORS[self.kind]
-        broken = json_response(body, status) if isinstance(body, dict) else Response(status, body.encode())
+        if self.kind in FROZEN:
+            return response
+        broken = error_response(self.kind)
         if self.retry_after is not None:
             broken.headers["Retry-After"] = f"{self.retry_after:g}"
         return broken
 
+    def described(self) -> dict[str, Any]:
+        """Its options, ready for JSON."""
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**options, "since": self.since and self.since.isoformat()}
 
-def _change_coin(change: Callable[[Fault, dict[str, Any]], None]) -> Callable[[Fault, Response], Response]:
+
+def _quotes(content: Any, coin: str) -> Iterator[tuple[dict[str, Any], list[str], str]]:
+    """What an answer says of a coin: the object, names of its prices, and that of its time."""
+    if isinstance(content, list):
+        for item in content:
+            if item["id"] == coin:
+                yield item, ["current_price"], "last_updated"
+    elif isinstance(content.get(coin), dict):
+        # Currencies have no underscore in them, and all other fields do.
+        yield content[coin], [name for name in content[coin] if "_" not in name], "last_updated_at"
+
+
+def _change_prices(change: Callable[[Fault, Any], Any]) -> Callable[[Fault, Response], Response]:
     def befall(fault: Fault, response: Response) -> Response:
-        quotes = json.loads(response.body)
-        if fault.coin in quotes:
-            change(fault, quotes[fault.coin])
-        response.body = json.dumps(quotes).encode()
+        content = json.loads(response.body)
+        for quote, names, _ in _quotes(content, fault.coin):
+            quote.update({name: change(fault, quote[name]) for name in names})
+        response.body = json.dumps(content).encode()
         return response
 
     return befall
 
 
-def _multiply(fault: Fault, quote: dict[str, Any]) -> None:
-    quote["usd"] *= fault.factor
-
-
-def _set_null(_: Fault, quote: dict[str, Any]) -> None:
-    quote["usd"] = None
-
-
-def _age(fault: Fault, quote: dict[str, Any]) -> None:
-    quote["last_updated_at"] -= int(fault.seconds)
-
-
 def _lose_coin(fault: Fault, response: Response) -> Response:
-    quotes = json.loads(response.body)
-    quotes.pop(fault.coin, None)
-    response.body = json.dumps(quotes).encode()
+    content = json.loads(response.body)
+    if isinstance(content, list):
+        content = [item for item in content if item["id"] != fault.coin]
+    else:
+        content.pop(fault.coin, None)
+    response.body = json.dumps(content).encode()
+    return response
+
+
+def _age(fault: Fault, response: Response) -> Response:
+    content = json.loads(response.body)
+    for quote, _, name in _quotes(content, fault.coin):
+        if isinstance(quote.get(name), int):
+            quote[name] -= int(fault.seconds)
+    response.body = json.dumps(content).encode()
     return response
 
 
@@ -145,9 +215,9 @@ def _wait(fault: Fault, response: Response) -> Response:
 
 
 MISHAPS: dict[str, Callable[[Fault, Response], Response]] = {
-    "price_null": _change_coin(_set_null),
-    "price_times": _change_coin(_multiply),
-    "price_old": _change_coin(_age),
+    "price_null": _change_prices(lambda _, __: None),
+    "price_times": _change_prices(lambda fault, price: price * fault.factor),
+    "price_old": _age,
     "coin_missing": _lose_coin,
     "broken_json": _break_off,
     "connection_lost": _hang_up,
@@ -156,4 +226,12 @@ MISHAPS: dict[str, Callable[[Fault, Response], Response]] = {
 }
 """What befalls an answer that was sound."""
 
-KINDS = (*ERRORS, *MISHAPS)
+FROZEN = ("feed_frozen", "price_frozen")
+"""Feeds that stand still: with the time of their last price, or saying that each old price is a new one."""
+
+LIVE_KINDS = ("price_null", "price_times", "price_old", "coin_missing", *FROZEN)
+"""What happens to live prices only."""
+
+LIVE_PATHS = ("/simple/price", "/coins/markets")
+
+KINDS = (*ERRORS, *MISHAPS, *FROZEN)

@@ -1,6 +1,8 @@
 """A small HTTP server on loopback, with raw control over what it answers: late, torn or not at all."""
 
 import json
+import socket
+import socketserver
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -11,6 +13,16 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 HOST = "127.0.0.1"
+
+
+class CannotListen(OSError):
+    """A port is taken, or may not be used; the message names it."""
+
+
+def cannot_listen(port: int, error: OSError | OverflowError) -> CannotListen:
+    """What to say of a port that cannot be had."""
+    reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
+    return CannotListen(f"port {port} cannot be listened on ({reason})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,11 @@ def json_response(content: Any, status: int = 200) -> Response:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def server_bind(self) -> None:
+        """Take the port, without asking the machine's DNS for a name that nobody reads."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = HOST, int(self.server_address[1])
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away in the middle of an answer is no news here; anything else is a bug."""
         if not isinstance(sys.exception(), ConnectionError):
@@ -69,16 +86,26 @@ class _Server(ThreadingHTTPServer):
 class SandboxServer:
     """A service that answers on loopback until it is closed.
 
-    Its answers carry the time that its clock tells, or else this machine's.
-
     Attributes:
         port: Where it listens.
     """
 
     def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0) -> None:
+        """Take the port.
+
+        Args:
+            clock: Tells the service's own time, which its answers carry; this machine's, if absent.
+            port: To listen on; any free one if 0.
+
+        Raises:
+            CannotListen: The port cannot be had.
+        """
         self._date = clock
         self._closing = threading.Event()
-        self._server = _Server((HOST, port), self._handler())
+        try:
+            self._server = _Server((HOST, port), self._handler())
+        except (OSError, OverflowError) as error:
+            raise cannot_listen(port, error) from None
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
@@ -143,3 +170,21 @@ class SandboxServer:
                 """Say nothing: the services keep what they were asked."""
 
         return Handler
+
+
+def listening_socket(port: int) -> socket.socket:
+    """A socket that has a port, for a server that complains about a taken one in its own way.
+
+    Raises:
+        CannotListen: The port cannot be had.
+    """
+    listener = socket.socket()
+    # What is left of a connection that was closed a moment ago is no obstacle.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise cannot_listen(port, error) from None
+    return listener

@@ -5,11 +5,13 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from coinwatch.sandbox.coingecko import CoinGeckoSandbox
+from coinwatch.sandbox.http import CannotListen
 from coinwatch.sandbox.market import Market, RecordedMarket, SimulatedMarket
 from coinwatch.sandbox.s3 import S3Sandbox
 from coinwatch.sandbox.slack import SlackSandbox
@@ -22,8 +24,77 @@ S3_PORT = 8483
 BUCKET = "coinwatch-sandbox"
 
 
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the services listen; 0 is any free port."""
+
+    coingecko: int = 0
+    slack: int = 0
+    s3: int = 0
+
+
+ANY_PORTS = Ports()
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """The services, as they run."""
+
+    coingecko: CoinGeckoSandbox
+    slack: SlackSandbox
+    s3: S3Sandbox
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+@contextlib.contextmanager
+def start_sandbox(
+    market: Market,
+    *,
+    clock: Callable[[], datetime],
+    ports: Ports = ANY_PORTS,
+    bucket: str = BUCKET,
+    folder: Path | None = None,
+) -> Iterator[Sandbox]:
+    """Run all services until the block is left.
+
+    Args:
+        market: Where the prices come from.
+        clock: Tells the services' time.
+        ports: Where they listen.
+        bucket: The S3 bucket that exists.
+        folder: Keeps messages and objects; without one they are gone at the end.
+
+    Raises:
+        CannotListen: A port cannot be had; the message says whose.
+        ValueError: The bucket's name is not one for S3, or what was kept cannot be read.
+    """
+    with contextlib.ExitStack() as services:
+        with _named("CoinGecko"):
+            coingecko = services.enter_context(CoinGeckoSandbox(market, clock=clock, port=ports.coingecko))
+        log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
+        with _named("Slack"):
+            kept = folder / "slack.jsonl" if folder else None
+            slack = services.enter_context(SlackSandbox(clock=clock, port=ports.slack, kept_in=kept))
+        log.info("Slack: %s", slack.origin)
+        with _named("S3"):
+            kept = folder / "s3.db" if folder else None
+            s3 = services.enter_context(S3Sandbox(bucket, port=ports.s3, kept_in=kept))
+        log.info("S3: %s, bucket %s", s3.url, s3.bucket)
+        yield Sandbox(coingecko, slack, s3)
+
+
+@contextlib.contextmanager
+def _named(service: str) -> Iterator[None]:
+    """Say whose port it is that cannot be had."""
+    try:
+        yield
+    except CannotListen as error:
+        raise CannotListen(
+            f"{service}: {error}. End what has it, or choose another one with --{service.lower()}-port"
+        ) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,28 +111,21 @@ def serve(options: argparse.Namespace) -> int:
     """Run the services until SIGTERM or SIGINT.
 
     Returns:
-        Exit status: 2 if a port is taken or the prices cannot be read.
+        Exit status: 2 if a port is taken, or what was kept or is to be played cannot be read.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     folder: Path = options.data_dir
-    folder.mkdir(parents=True, exist_ok=True)
+    ports = Ports(options.coingecko_port, options.slack_port, options.s3_port)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         market: Market = (
             RecordedMarket.from_csv(options.prices, "bitcoin")
             if options.prices
             else SimulatedMarket.kept_in(folder / "market.json", _now())
         )
-        with contextlib.ExitStack() as services:
-            coingecko = services.enter_context(CoinGeckoSandbox(market, clock=_now, port=options.coingecko_port))
-            log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
-            slack = services.enter_context(
-                SlackSandbox(clock=_now, port=options.slack_port, kept_in=folder / "slack.jsonl")
-            )
-            log.info("Slack: %s", slack.origin)
-            s3 = services.enter_context(S3Sandbox(options.bucket, port=options.s3_port, kept_in=folder / "s3.db"))
-            log.info("S3: %s, bucket %s", s3.url, s3.bucket)
+        with start_sandbox(market, clock=_now, ports=ports, bucket=options.bucket, folder=folder):
             log.info("the sandbox is ready")
             stop.wait()
     except (OSError, ValueError) as error:

@@ -1,9 +1,10 @@
 """The sandbox's Slack: an incoming webhook that keeps what it was sent, and shows it."""
 
 import json
+import re
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -13,7 +14,26 @@ from coinwatch.sandbox.http import Request, Response, SandboxServer, json_respon
 from coinwatch.storage.files import append_lines, cut_torn_line, locked
 from coinwatch.times import format_time
 
+BLOCKS_MAX = 50
+"""Blocks of a message (Slack, Block Kit reference: blocks)."""
+
+SECTION_MAX = 3000
+"""Characters of a section block's text (Slack, Block Kit reference: section)."""
+
+FIELDS_MAX = 10
+"""Fields of a section block, of at most ``FIELD_MAX`` characters (Slack, Block Kit reference: section)."""
+
+FIELD_MAX = 2000
+
+HEADER_MAX = 150
+"""Characters of a header block (Slack, Block Kit reference: header)."""
+
+CONTEXT_MAX = 10
+"""Elements of a context block (Slack, Block Kit reference: context)."""
+
 _KEPT = 1000
+
+_LINK = re.compile(r"<(https?://[^|>\s]+)\|([^>]*)>")
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Sandbox Slack</title>
@@ -26,6 +46,8 @@ _PAGE = """<!doctype html>
   @media (prefers-color-scheme: dark) {{
     body {{ background: #1a1d21; color: #d1d2d3 }}
     article {{ border-color: #444; border-left-color: #e8912d }}
+    time {{ color: #ababad }}
+    a {{ color: #1d9bd1 }}
   }}
 </style>
 <h1>Sandbox Slack</h1>
@@ -33,6 +55,11 @@ _PAGE = """<!doctype html>
 {messages}
 </html>
 """
+
+_PAGE_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+}
 
 
 class SlackSandbox(SandboxServer):
@@ -43,15 +70,26 @@ class SlackSandbox(SandboxServer):
     """
 
     def __init__(self, *, clock: Callable[[], datetime], port: int = 0, kept_in: Path | None = None) -> None:
-        super().__init__(clock, port)
-        self._clock = clock
+        """Take the port, and read what was kept.
+
+        Args:
+            clock: Tells when a message comes.
+            port: To listen on; any free one if 0.
+            kept_in: File that messages are appended to, a line of JSON each.
+
+        Raises:
+            CannotListen: The port cannot be had.
+            ValueError: The file does not hold messages.
+        """
         self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._answers: deque[Response] = deque()
+        self._clock = clock
         self._lock = threading.Lock()
         self._file = kept_in
         if kept_in is not None and kept_in.exists():
             cut_torn_line(kept_in)
-            self.messages.extend(json.loads(line) for line in kept_in.read_bytes().splitlines())
+            self.messages.extend(_read_messages(kept_in))
+        super().__init__(clock, port)
 
     @property
     def url(self) -> str:
@@ -67,57 +105,154 @@ class SlackSandbox(SandboxServer):
         if request.method == "POST" and request.path.startswith("/services/"):
             return self._take(request)
         if request.method == "POST" and request.path == "/sandbox/answers":
-            scripted = json.loads(request.body)
-            self.answer_next(scripted["status"], scripted.get("body", ""), **scripted.get("headers", {}))
-            return json_response({"waiting": len(self._answers)})
+            return self._script(request)
+        with self._lock:
+            messages = list(self.messages)
         if request.path == "/messages":
-            return json_response(list(self.messages))
+            return json_response(messages)
         if request.path == "/":
-            return Response(200, self._page().encode(), {"Content-Type": "text/html; charset=utf-8"})
+            return Response(200, _page(messages).encode(), dict(_PAGE_HEADERS))
         return Response(404, b"no_service")
+
+    def _script(self, request: Request) -> Response:
+        try:
+            answer = _read_answer(request.body)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            needed = '{"status": 429, "body": "rate_limited", "headers": {"Retry-After": "30"}}'
+            return json_response({"error": f"{error!r}: no answer; write for example {needed}"}, 400)
+        self._answers.append(answer)
+        return json_response({"waiting": len(self._answers)})
 
     def _take(self, request: Request) -> Response:
         with self._lock:
             if self._answers:
                 return self._answers.popleft()
-            problem = _problem(request.body)
+            payload = _read_payload(request.body)
+            problem = _problem(payload)
             if problem:
                 return Response(400, problem.encode())
-            message = {"received_at": format_time(self._clock()), "payload": json.loads(request.body)}
+            message = {"received_at": format_time(self._clock()), "payload": payload}
             if self._file is not None:
                 with locked(self._file):
                     append_lines(self._file, json.dumps(message).encode() + b"\n")
             self.messages.append(message)
             return Response(200, b"ok", {"Content-Type": "text/html"})
 
-    def _page(self) -> str:
-        articles = [
-            f"<article><time>{escape(message['received_at'])}</time>\n{escape(_plain(message['payload']))}</article>"
-            for message in reversed(self.messages)
-        ]
-        return _PAGE.format(messages="\n".join(articles) or "<p><em>No message yet.</em></p>")
+
+def _read_messages(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            message = json.loads(line)
+            yield {"received_at": str(message["received_at"]), "payload": dict(message["payload"])}
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}, line {number} is no message ({error!r}): correct or remove the file") from None
 
 
-def _problem(body: bytes) -> str:
-    """Why Slack would refuse a payload, in its words."""
+def _read_answer(body: bytes) -> Response:
+    """An answer that is to be given."""
+    scripted = json.loads(body)
+    status, text = scripted["status"], scripted.get("body", "")
+    if type(status) is not int or not 200 <= status <= 599 or not isinstance(text, str):
+        raise ValueError(f"status is {status!r} and body {text!r}")
+    headers = {str(name): str(value) for name, value in scripted.get("headers", {}).items()}
+    return Response(status, text.encode(), headers)
+
+
+def _read_payload(body: bytes) -> Any:
+    """What was posted; none if it is no JSON."""
     try:
-        payload = json.loads(body)
+        return json.loads(body)
     except ValueError:
-        return "invalid_payload"
-    if not isinstance(payload, dict):
+        return None
+
+
+def _problem(payload: Any) -> str:
+    """Why Slack would refuse a payload, in its words."""
+    if not isinstance(payload, dict) or not isinstance(payload.get("text") or "", str):
         return "invalid_payload"
     blocks = payload.get("blocks") or []
     if not payload.get("text") and not blocks:
         return "no_text"
-    texts = [block["text"]["text"] for block in blocks if block["type"] == "section"]
-    headers = [block["text"]["text"] for block in blocks if block["type"] == "header"]
-    if len(blocks) > 50 or any(len(text) > 3000 for text in texts) or any(len(text) > 150 for text in headers):
+    if not isinstance(blocks, list) or len(blocks) > BLOCKS_MAX or not all(map(_is_block, blocks)):
         return "invalid_blocks"
     return ""
 
 
-def _plain(payload: dict[str, Any]) -> str:
-    lines = []
-    for block in payload.get("blocks", []):
-        lines += [block["text"]["text"]] if "text" in block else [element["text"] for element in block["elements"]]
-    return "\n".join(lines) or payload["text"]
+def _is_block(block: Any) -> bool:
+    """Whether Slack would take a block, as far as its limits are known."""
+    if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+        return False
+    check = _CHECKS.get(block["type"])
+    return check is None or check(block)
+
+
+def _is_section(block: dict[str, Any]) -> bool:
+    fields = block.get("fields", [])
+    if "text" not in block and not fields:
+        return False
+    return (
+        ("text" not in block or _is_text(block["text"], SECTION_MAX))
+        and isinstance(fields, list)
+        and len(fields) <= FIELDS_MAX
+        and all(_is_text(field, FIELD_MAX) for field in fields)
+    )
+
+
+def _is_header(block: dict[str, Any]) -> bool:
+    return _is_text(block.get("text"), HEADER_MAX) and block["text"].get("type") == "plain_text"
+
+
+def _is_context(block: dict[str, Any]) -> bool:
+    elements = block.get("elements")
+    return isinstance(elements, list) and 1 <= len(elements) <= CONTEXT_MAX
+
+
+def _is_text(text: Any, limit: int) -> bool:
+    return isinstance(text, dict) and isinstance(text.get("text"), str) and 1 <= len(text["text"]) <= limit
+
+
+_CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "section": _is_section,
+    "header": _is_header,
+    "context": _is_context,
+}
+
+
+def _page(messages: list[dict[str, Any]]) -> str:
+    articles = [
+        f"<article><time>{escape(message['received_at'])}</time>\n{_shown(message['payload'])}</article>"
+        for message in reversed(messages)
+    ]
+    return _PAGE.format(messages="\n".join(articles) or "<p><em>No message yet.</em></p>")
+
+
+def _shown(payload: dict[str, Any]) -> str:
+    """A message as HTML, a line for each text in it."""
+    texts = [text for block in payload.get("blocks") or [] for text in _texts(block)]
+    return "\n".join(map(_rendered, texts or [{"type": "mrkdwn", "text": payload.get("text") or ""}]))
+
+
+def _texts(block: dict[str, Any]) -> list[dict[str, Any]]:
+    candidates = [block.get("text"), *(block.get("fields") or []), *(block.get("elements") or [])]
+    return [text for text in candidates if isinstance(text, dict) and isinstance(text.get("text"), str)]
+
+
+def _rendered(text: dict[str, Any]) -> str:
+    """A text as HTML: with its links and bold words, if it is mrkdwn."""
+    source = text["text"]
+    if text.get("type") == "plain_text":
+        return escape(source)
+    shown, end = "", 0
+    for link in _LINK.finditer(source):
+        shown += _bold(_html(source[end : link.start()])) + f'<a href="{_html(link[1])}">{_html(link[2])}</a>'
+        end = link.end()
+    return shown + _bold(_html(source[end:]))
+
+
+def _html(text: str) -> str:
+    """The three characters that Slack wants escaped, and nothing else, are escaped already."""
+    return escape(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+def _bold(text: str) -> str:
+    return re.sub(r"(?<!\w)\*([^*\n]+)\*(?!\w)", r"<b>\1</b>", text)

@@ -140,7 +140,9 @@ def test_a_past_time_becomes_the_full_hour_nearest_to_it(world, noon, clock):
     clock.now = noon + 3 * HOUR
     assert live(world, noon + timedelta(minutes=31)) == ["20261122T123100Z-late-bitcoin"]
     (row,) = raw_rows(world)
-    assert (row.timestamp, row.last_updated_at) == ("2026-11-22T13:00:00Z", "2026-11-22T13:00:41.331Z")
+    assert row.timestamp == "2026-11-22T13:00:00Z"
+    assert row.last_updated_at.startswith("2026-11-22T13:00:")
+    assert row.last_updated_at != row.timestamp
     # Another run of the same hour adds nothing.
     live(world, noon + timedelta(minutes=32))
     assert raw_rows(world) == [row]

@@ -36,7 +36,12 @@ def test_every_answer_says_that_it_is_simulated(get):
         ("/simple/price", {"ids": "bitcoin"}, 422, {"error": "Missing parameter vs_currencies"}),
         ("/coins/markets", {"vs_currency": "usdt"}, 400, {"error": "invalid vs_currency"}),
         ("/coins/none/market_chart", {"vs_currency": "usd", "days": "2"}, 404, {"error": "coin not found"}),
-        ("/coins/bitcoin/market_chart", {"vs_currency": "usd", "days": "366"}, *ERRORS["beyond_time_range"]),
+        (
+            "/coins/bitcoin/market_chart",
+            {"vs_currency": "usd", "days": "366"},
+            ERRORS["beyond_time_range"][0],
+            ERRORS["beyond_time_range"][2],
+        ),
     ],
 )
 def test_what_coingecko_refuses_is_refused_in_its_words(get, path, params, status, body):
@@ -46,7 +51,7 @@ def test_what_coingecko_refuses_is_refused_in_its_words(get, path, params, statu
 
 def test_the_market_list_has_times_of_another_format(get):
     (item,) = get("/coins/markets", vs_currency="usd", ids="bitcoin").json()
-    assert item["last_updated"] == "2026-11-22T11:59:20Z"
+    assert item["last_updated"] == "2026-11-22T11:59:20.000Z"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,8 @@ def test_the_market_list_has_times_of_another_format(get):
 def test_the_length_of_a_window_decides_how_far_its_points_are_apart(get, noon, days, step, points):
     chart = get("/coins/bitcoin/market_chart", vs_currency="usd", days=days).json()
     times = [from_milliseconds(moment) for moment, _ in chart["prices"]]
-    assert {later - earlier for earlier, later in pairwise(times[:-1])} == {step}
+    # Points lie near their time, and not on it.
+    assert all(abs(later - earlier - step) < timedelta(minutes=1) for earlier, later in pairwise(times[:-1]))
     assert len(times) == points + 1
     assert times[-1] == noon, "the last point is now"
     assert len(chart["market_caps"]) == len(chart["total_volumes"]) == len(times)
@@ -70,7 +76,7 @@ def test_the_length_of_a_window_decides_how_far_its_points_are_apart(get, noon, 
 def test_points_of_a_window_in_the_past_lie_near_the_hour(get, noon):
     start, end = (int((noon - timedelta(days=days)).timestamp()) for days in (5, 2))
     chart = get("/coins/bitcoin/market_chart/range", vs_currency="usd", **{"from": start, "to": end}).json()
-    assert {moment % 3_600_000 for moment, _ in chart["prices"]} == {41_331}
+    assert all(10_000 <= moment % 3_600_000 <= 60_000 for moment, _ in chart["prices"])
     assert len(chart["prices"]) == 72
 
 

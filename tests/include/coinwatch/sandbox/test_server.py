@@ -31,7 +31,7 @@ def test_a_port_that_is_taken_and_a_file_that_cannot_be_read_are_one_clear_line(
         with start(tmp_path, "--slack-port", port) as server:
             _, said = server.communicate(timeout=20)
     assert server.returncode == 2
-    assert "the sandbox cannot start: [Errno 98] Address already in use" in said
+    assert f"the sandbox cannot start: Slack: port {port} cannot be listened on (Address already in use)" in said
     assert "Traceback" not in said
     with start(tmp_path, "--prices", str(tmp_path / "none.csv")) as server:
         _, said = server.communicate(timeout=20)
