@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from coinwatch.sandbox.http import Response
+from coinwatch.sandbox.http import Response, json_response
 
 _PAGE = (
     "<!DOCTYPE html><html><title>Access denied | api.coingecko.com used Cloudflare to restrict access</title></html>"
@@ -37,52 +37,56 @@ _USE_PUBLIC_HOST = (
 )
 _TOO_MANY = "Number of contract addresses in the request exceeds the allowed limit (10 addresses)."
 
-_JSON, _HTML, _TEXT = "application/json; charset=utf-8", "text/html; charset=UTF-8", "text/plain; charset=utf-8"
-
-ERRORS: dict[str, tuple[int, str, Any]] = {
-    "rate_limited": (429, _JSON, _RATE_LIMIT),
-    "rate_limited_page": (429, _HTML, _PAGE),
-    "rate_limited_empty": (429, _TEXT, ""),
-    "rate_limited_under_200": (200, _JSON, _RATE_LIMIT),
+ERRORS: dict[str, tuple[int, Any]] = {
+    "rate_limited": (429, _RATE_LIMIT),
+    "rate_limited_page": (429, _PAGE),
+    "rate_limited_empty": (429, ""),
+    "rate_limited_under_200": (200, _RATE_LIMIT),
     "key_missing": (
         401,
-        _JSON,
         _status(10002, "API Key Missing. Please make sure you're using the right authentication method."),
     ),
-    "key_rejected": (401, _JSON, _status(401, "Invalid API key")),
-    "key_rejected_empty": (401, _TEXT, ""),
-    "wrong_host": (400, _JSON, _status(10010, _USE_PRO_HOST)),
+    "key_rejected": (401, _status(401, "Invalid API key")),
+    "key_rejected_empty": (401, ""),
+    "wrong_host": (400, _status(10010, _USE_PRO_HOST)),
     "wrong_host_code_outside": (
         400,
-        _JSON,
         {"error_code": 10010, "status": {"error_message": _USE_PRO_HOST}},
     ),
-    "wrong_host_pro": (400, _JSON, _status(10011, _USE_PUBLIC_HOST)),
-    "beyond_time_range": (401, _JSON, _TIME_RANGE),
-    "beyond_time_range_under_200": (200, _JSON, _TIME_RANGE),
-    "beyond_plan": (403, _JSON, _status(10005, "This request is limited to PRO API subscribers.")),
-    "beyond_plan_text": (403, _JSON, {"error": "Your plan does not have access to this endpoint"}),
-    "too_many_at_once": (400, _JSON, {"error_code": 10012, "status": {"error_message": _TOO_MANY}}),
-    "coin_not_found": (404, _JSON, {"error": "coin not found"}),
-    "coin_not_found_old": (404, _JSON, {"error": "Could not find coin with the given id"}),
-    "coin_not_found_under_200": (200, _JSON, {"error": "coin not found"}),
-    "parameter_missing": (422, _JSON, {"error": "Missing parameter vs_currencies"}),
-    "currency_invalid": (400, _JSON, {"error": "invalid vs_currency"}),
-    "blocked": (403, _HTML, _PAGE),
-    "timed_out": (408, _JSON, _status(408, "Request Timeout")),
-    "server_error": (500, _JSON, _status(500, "Internal server error")),
-    "bad_gateway": (502, _TEXT, "Bad Gateway"),
-    "unavailable": (503, _HTML, "<html><title>503 Service Temporarily Unavailable</title></html>"),
-    "page_under_200": (200, _JSON, _PAGE),
+    "wrong_host_pro": (400, _status(10011, _USE_PUBLIC_HOST)),
+    "beyond_time_range": (401, _TIME_RANGE),
+    "beyond_time_range_under_200": (200, _TIME_RANGE),
+    "beyond_plan": (403, _status(10005, "This request is limited to PRO API subscribers.")),
+    "beyond_plan_text": (403, {"error": "Your plan does not have access to this endpoint"}),
+    "too_many_at_once": (400, {"error_code": 10012, "status": {"error_message": _TOO_MANY}}),
+    "coin_not_found": (404, {"error": "coin not found"}),
+    "coin_not_found_old": (404, {"error": "Could not find coin with the given id"}),
+    "coin_not_found_under_200": (200, {"error": "coin not found"}),
+    "parameter_missing": (422, {"error": "Missing parameter vs_currencies"}),
+    "currency_invalid": (400, {"error": "invalid vs_currency"}),
+    "blocked": (403, _PAGE),
+    "timed_out": (408, _status(408, "Request Timeout")),
+    "server_error": (500, _status(500, "Internal server error")),
+    "bad_gateway": (502, "Bad Gateway"),
+    "unavailable": (503, "<html><title>503 Service Temporarily Unavailable</title></html>"),
+    "page_under_200": (200, _PAGE),
 }
-"""Answers that are errors, in the shapes that CoinGecko gives them: name → status, type and body."""
+"""Answers that are errors, in the shapes that CoinGecko gives them: name → status and body."""
+
+
+_SAID_TO_BE_JSON = {"page_under_200"}
 
 
 def error_response(kind: str) -> Response:
     """An error by its name in ``ERRORS``."""
-    status, content_type, body = ERRORS[kind]
-    text = body if isinstance(body, str) else json.dumps(body)
-    return Response(status, text.encode(), {"Content-Type": content_type})
+    status, body = ERRORS[kind]
+    if not isinstance(body, str):
+        return json_response(body, status)
+    if kind in _SAID_TO_BE_JSON:
+        content_type = "application/json; charset=utf-8"
+    else:
+        content_type = "text/html; charset=UTF-8" if body.startswith("<") else "text/plain; charset=utf-8"
+    return Response(status, body.encode(), {"Content-Type": content_type})
 
 
 @dataclass(slots=True)

@@ -1,10 +1,14 @@
+from contextlib import ExitStack
 from datetime import timedelta
 from itertools import pairwise
+from threading import Thread
 
 import pytest
 import requests
 
+from coinwatch.sandbox.coingecko import CoinGeckoSandbox
 from coinwatch.sandbox.faults import ERRORS, KINDS
+from coinwatch.sandbox.market import RecordedMarket, SimulatedMarket
 from coinwatch.times import from_milliseconds
 
 
@@ -34,14 +38,20 @@ def test_every_answer_says_that_it_is_simulated(get):
     ("path", "params", "status", "body"),
     [
         ("/simple/price", {"ids": "bitcoin"}, 422, {"error": "Missing parameter vs_currencies"}),
+        ("/simple/price", {"vs_currencies": "usd"}, 422, {"error": "Missing parameter ids"}),
+        ("/coins/bitcoin/market_chart", {"vs_currency": "usd"}, 422, {"error": "Missing parameter days"}),
+        ("/coins/bitcoin/market_chart", {"vs_currency": "usd", "days": "few"}, 400, {"error": "invalid days"}),
+        (
+            "/coins/bitcoin/market_chart/range",
+            {"vs_currency": "usd", "from": "2026-11-22", "to": "1795348800"},
+            400,
+            {"error": "invalid from: UNIX seconds are needed"},
+        ),
+        ("/coins/bitcoin/market_chart", {"vs_currency": "usd", "days": "max"}, *ERRORS["beyond_time_range"]),
+        ("/coins/list", {}, 404, {"error": "Incorrect path. Please check https://www.coingecko.com/api/"}),
         ("/coins/markets", {"vs_currency": "usdt"}, 400, {"error": "invalid vs_currency"}),
         ("/coins/none/market_chart", {"vs_currency": "usd", "days": "2"}, 404, {"error": "coin not found"}),
-        (
-            "/coins/bitcoin/market_chart",
-            {"vs_currency": "usd", "days": "366"},
-            ERRORS["beyond_time_range"][0],
-            ERRORS["beyond_time_range"][2],
-        ),
+        ("/coins/bitcoin/market_chart", {"vs_currency": "usd", "days": "366"}, *ERRORS["beyond_time_range"]),
     ],
 )
 def test_what_coingecko_refuses_is_refused_in_its_words(get, path, params, status, body):
@@ -66,8 +76,7 @@ def test_the_market_list_has_times_of_another_format(get):
 def test_the_length_of_a_window_decides_how_far_its_points_are_apart(get, noon, days, step, points):
     chart = get("/coins/bitcoin/market_chart", vs_currency="usd", days=days).json()
     times = [from_milliseconds(moment) for moment, _ in chart["prices"]]
-    # Points lie near their time, and not on it.
-    assert all(abs(later - earlier - step) < timedelta(minutes=1) for earlier, later in pairwise(times[:-1]))
+    assert {later - earlier for earlier, later in pairwise(times[:-1])} == {step}
     assert len(times) == points + 1
     assert times[-1] == noon, "the last point is now"
     assert len(chart["market_caps"]) == len(chart["total_volumes"]) == len(times)
@@ -76,7 +85,7 @@ def test_the_length_of_a_window_decides_how_far_its_points_are_apart(get, noon, 
 def test_points_of_a_window_in_the_past_lie_near_the_hour(get, noon):
     start, end = (int((noon - timedelta(days=days)).timestamp()) for days in (5, 2))
     chart = get("/coins/bitcoin/market_chart/range", vs_currency="usd", **{"from": start, "to": end}).json()
-    assert all(10_000 <= moment % 3_600_000 <= 60_000 for moment, _ in chart["prices"])
+    assert {moment % 3_600_000 for moment, _ in chart["prices"]} == {41_331}
     assert len(chart["prices"]) == 72
 
 
@@ -122,3 +131,159 @@ def test_mishaps_befall_a_sound_answer(world, get):
     for kind in ("connection_lost", "connection_refused"):
         with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
             price(kind=kind)
+
+
+def test_a_price_has_what_was_asked_for_besides_it(world, get, noon):
+    asked = {"market_cap": "true", "24hr_vol": "true", "24hr_change": "true", "last_updated_at": "true"}
+    params = {f"include_{name}": value for name, value in asked.items()}
+    quote = get("/simple/price", ids="ethereum", vs_currencies="usd,eur", precision="full", **params).json()["ethereum"]
+    names = ("", "_market_cap", "_24h_vol", "_24h_change")
+    assert sorted(quote) == sorted([f"{c}{name}" for c in ("usd", "eur") for name in names] + ["last_updated_at"])
+    market = SimulatedMarket(noon - timedelta(minutes=1))
+    price, before = (market.price_at("ethereum", noon - timedelta(days=days)) for days in (0, 1))
+    assert quote["usd"] == price
+    assert quote["usd_24h_change"] == quote["eur_24h_change"] == pytest.approx(100 * (price / before - 1))
+    assert quote["usd_market_cap"] > quote["usd_24h_vol"] > quote["usd"]
+    assert quote["last_updated_at"] == int(noon.timestamp()) - 40
+    assert world.coingecko.requests[-1].query["ids"] == "ethereum"
+
+
+def test_a_precision_is_a_number_of_decimals(get):
+    quotes = get("/simple/price", ids="bitcoin,shiba-inu", vs_currencies="usd", precision="3").json()
+    assert quotes["bitcoin"]["usd"] == round(quotes["bitcoin"]["usd"], 3)
+    assert quotes["shiba-inu"]["usd"] == 0.0
+
+
+def test_the_request_is_kept_as_it_came(world, get):
+    get("/simple/price", ids="bitcoin", vs_currencies="usd")
+    (request,) = world.coingecko.requests
+    assert (request.method, request.path) == ("GET", "/api/v3/simple/price")
+    assert dict(request.query) == {"ids": "bitcoin", "vs_currencies": "usd"}
+    assert request.headers["user-agent"].startswith("python-requests/")
+
+
+def test_the_market_list_comes_in_pages_the_largest_coin_first(get):
+    first, second = (get("/coins/markets", vs_currency="usd", per_page=4, page=page).json() for page in (1, 2))
+    assert [item["id"] for item in first] == ["bitcoin", "ethereum", "solana", "ripple"]
+    assert [(item["symbol"], item["market_cap_rank"]) for item in second] == [("doge", 5), ("shib", 6)]
+
+
+def test_the_market_list_tells_the_changes_that_were_asked_for(get):
+    (item,) = get("/coins/markets", vs_currency="usd", ids="bitcoin", price_change_percentage="1h,7d,3h").json()
+    assert [name for name in item if name.endswith("_in_currency")] == [
+        "price_change_percentage_1h_in_currency",
+        "price_change_percentage_7d_in_currency",
+    ]
+    assert -8 < item["price_change_percentage_1h_in_currency"] < -6
+    assert item["low_24h"] <= item["current_price"] < item["high_24h"]
+
+
+def test_a_day_that_has_passed_has_hours(get, noon):
+    start, end = (int((noon - timedelta(days=days)).timestamp()) for days in (3, 2))
+    chart = get("/coins/bitcoin/market_chart/range", vs_currency="usd", **{"from": start, "to": end}).json()
+    assert len(chart["prices"]) == 24
+
+
+def test_days_can_be_asked_for_whatever_the_window(get):
+    chart = get("/coins/bitcoin/market_chart", vs_currency="usd", days=3, interval="daily").json()
+    assert [moment % 86_400_000 for moment, _ in chart["prices"]] == [0, 0, 0, 43_200_000]
+
+
+def test_a_window_before_the_first_recorded_price_is_empty(make_world, noon):
+    world = make_world(market=RecordedMarket("bitcoin", [(noon - timedelta(hours=2), 5.0)]))
+    url = f"{world.coingecko.url}/coins/bitcoin/market_chart"
+    answer = requests.get(url, params={"vs_currency": "usd", "days": 1}, timeout=5)
+    assert {price for _, price in answer.json()["prices"]} == {5.0}
+    assert answer.headers["X-Coinwatch-Sandbox"] == "recorded"
+    assert len(answer.json()["prices"]) == 24 + 1
+    url += "/range"
+    start, end = (int((noon - timedelta(hours=hours)).timestamp()) for hours in (300, 3))
+    params = {"vs_currency": "usd", "from": start, "to": end}
+    assert requests.get(url, params=params, timeout=5).json() == {"prices": [], "market_caps": [], "total_volumes": []}
+
+
+def test_errors_without_json_say_so_but_for_the_one_that_lies(world, get):
+    def content_type(kind):
+        world.coingecko.recover()
+        world.coingecko.fail(kind)
+        return get("/ping").headers["Content-Type"].partition(";")[0]
+
+    kinds = ("rate_limited", "rate_limited_page", "rate_limited_empty", "bad_gateway", "page_under_200")
+    assert [content_type(kind) for kind in kinds] == [
+        "application/json",
+        "text/html",
+        "text/plain",
+        "text/plain",
+        "application/json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "age"),
+    [pytest.param("feed_frozen", 2 * 3600 + 40, id="feed"), pytest.param("price_frozen", 40, id="price")],
+)
+def test_a_feed_that_stands_still_gives_the_price_of_when_it_stopped(world, get, clock, noon, kind, age):
+    def quote():
+        params = {"include_last_updated_at": "true", "precision": "full"}
+        return get("/simple/price", ids="bitcoin", vs_currencies="usd", **params).json()["bitcoin"]
+
+    before = quote()
+    world.coingecko.fail(kind)
+    clock.now = noon + timedelta(hours=2)
+    assert quote() == {"usd": before["usd"], "last_updated_at": int(clock.now.timestamp()) - age}
+    world.coingecko.recover()
+    assert quote()["usd"] != before["usd"]
+
+
+def test_what_happens_to_live_prices_leaves_the_history_alone(world, get):
+    world.coingecko.fail("price_null", times=1)
+    chart = get("/coins/bitcoin/market_chart", vs_currency="usd", days=2).json()
+    assert all(price for _, price in chart["prices"])
+    (item,) = get("/coins/markets", vs_currency="usd", ids="bitcoin").json()
+    assert item["current_price"] is None
+    assert world.coingecko.faults == []
+
+
+def test_a_fault_concerns_one_coin_in_all_currencies(world, get):
+    world.coingecko.fail("price_times", coin="ethereum", factor=0)
+    quotes = get("/simple/price", ids="bitcoin,ethereum", vs_currencies="usd,eur", include_market_cap="true").json()
+    assert [quotes["ethereum"][name] for name in ("usd", "eur")] == [0, 0]
+    assert quotes["ethereum"]["usd_market_cap"] > 0
+    assert quotes["bitcoin"]["usd"] > 0
+
+
+def test_a_slow_answer_does_not_keep_the_service_from_closing(world):
+    with ExitStack() as opened:
+        coingecko = opened.enter_context(CoinGeckoSandbox(SimulatedMarket(world.clock.now), clock=world.clock))
+        coingecko.fail("slow", seconds=600)
+        asking = Thread(target=requests.get, args=[f"{coingecko.url}/ping"], kwargs={"timeout": 30})
+        asking.start()
+        while not coingecko.requests:
+            asking.join(0.01)
+        opened.close()
+        asking.join()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kind": "slow", "times": 0}, "times is 0; 1 or more is needed, or null for all"),
+        ({"kind": "slow", "times": "2"}, "times is '2'; 1 or more is needed, or null for all"),
+        ({"kind": "slow", "seconds": -1}, "seconds is -1; a number from 0 on is needed"),
+        ({"kind": "slow", "path": 5}, "path is 5; a text is needed"),
+        ({"kind": "feed_frozen", "since": 5}, "since is 5; a time is needed"),
+        ({"kind": "feed_frozen", "since": "noon"}, "Invalid isoformat string: 'noon'"),
+    ],
+)
+def test_an_option_that_is_not_understood_is_refused(world, options, said):
+    answer = requests.post(f"{world.coingecko.origin}/sandbox/faults", json=options, timeout=5)
+    assert (answer.status_code, answer.json()) == (400, {"error": said})
+    assert world.coingecko.faults == []
+
+
+def test_faults_that_are_on_can_be_looked_at(world):
+    url = f"{world.coingecko.origin}/sandbox/faults"
+    fault = {"kind": "feed_frozen", "since": "2026-11-22T11:00:00Z", "times": 3}
+    requests.post(url, json=fault, timeout=5)
+    (shown,) = requests.get(url, timeout=5).json()
+    assert {name: shown[name] for name in fault} == {**fault, "since": "2026-11-22T11:00:00+00:00"}

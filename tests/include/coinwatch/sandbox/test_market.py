@@ -1,4 +1,9 @@
+import json
+import math
+import statistics
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pandas as pd
 import pytest
@@ -8,79 +13,171 @@ from coinwatch.analysis.statistics import compute_statistics
 from coinwatch.rules import load_rules
 from coinwatch.sandbox.market import COINS, RecordedMarket, SimulatedMarket
 from coinwatch.settings import PROJECT_DIR
+from coinwatch.times import HOUR, ceil_hour, floor_hour
 
-FALLS_AT = datetime(2026, 11, 23, 4, 37, 17, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-
-
-def test_everybody_sees_the_same_story_whatever_the_clock_says():
-    first, second = SimulatedMarket(FALLS_AT), SimulatedMarket(FALLS_AT + timedelta(days=77, minutes=3))
-    for hours in (-8000, -24.5, -1, 0, 0.3, 700):
-        shift = timedelta(hours=hours)
-        prices = [market.price_at("bitcoin", market.falls_at + shift) for market in (first, second)]
-        assert prices[0] == pytest.approx(prices[1], rel=1e-9)
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 
 
-def test_bitcoin_falls_once_and_by_more_than_six_percent():
-    market = SimulatedMarket(FALLS_AT)
-    now = market.price_at("bitcoin", FALLS_AT + timedelta(seconds=30))
-    for minutes in range(30, 91, 5):
-        before = market.price_at("bitcoin", FALLS_AT - timedelta(minutes=minutes))
-        assert -0.08 < now / before - 1 < -0.06
-    ethereum = [market.price_at("ethereum", FALLS_AT + timedelta(minutes=minutes)) for minutes in (-1, 1)]
-    assert ethereum[1] == pytest.approx(ethereum[0], rel=0.01)
+@pytest.fixture(scope="session")
+def rules():
+    return load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
 
 
-@pytest.mark.parametrize("minute", range(0, 60, 7))
-def test_at_the_first_hour_exactly_one_alert_fires_at_any_minute(minute):
-    rules = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
-    market = SimulatedMarket(FALLS_AT.replace(minute=minute))
-    now = market.falls_at + timedelta(seconds=40)
-    hours = [now.replace(minute=0, second=0) - HOUR * number for number in range(90 * 24, -1, -1)]
-    points = [(hour, hour + timedelta(seconds=41)) for hour in hours if hour + timedelta(seconds=41) < market.falls_at]
-    rows = [("bitcoin", hour, market.price_at("bitcoin", point), "history") for hour, point in points]
-    rows.append(("bitcoin", now, market.price_at("bitcoin", now), "live"))
-    prices = pd.DataFrame(rows, columns=["coin", "ts", "price", "source"])
-    prices["ts"] = pd.to_datetime(prices["ts"], utc=True)
-    statistics = compute_statistics(prices, {"bitcoin": hours[0]}, {}, rules)
-    detection = detect_anomalies(statistics.assign(source=prices["source"]), {"bitcoin": now}, {}, rules)
-    assert [anomaly.rule for anomaly in detection.anomalies] == ["move_1h"]
+@pytest.fixture(scope="session")
+def market():
+    return SimulatedMarket(NOON)
 
 
-def test_a_market_is_continued_by_the_next_start(tmp_path):
-    first = SimulatedMarket.kept_in(tmp_path / "market.json", FALLS_AT)
-    second = SimulatedMarket.kept_in(tmp_path / "market.json", FALLS_AT + timedelta(days=3))
-    moment = FALLS_AT + timedelta(days=3)
-    assert second.falls_at == first.falls_at.replace(microsecond=0)
-    assert second.price_at("bitcoin", moment) == first.price_at("bitcoin", moment)
-
-
-def test_a_year_back_and_years_on_there_are_prices_of_a_sane_size():
-    market = SimulatedMarket(FALLS_AT)
-    for coin, made_up in COINS.items():
-        for days in (-366, -100, 0, 400, 2000):
-            price = market.price_at(coin, FALLS_AT + timedelta(days=days))
-            assert made_up.price / 30 < price < made_up.price * 30
-    assert market.price_at("unknown", FALLS_AT) is None
-
-
-def test_recorded_prices_hold_until_the_next_one(tmp_path):
-    path = tmp_path / "prices.csv"
-    path.write_text("timestamp,price\n2026-01-01T01:00:00Z,2.5\n2026-01-01T00:00:00Z,1\n")
-    market = RecordedMarket.from_csv(path, "bitcoin")
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    assert [market.price_at("bitcoin", start + HOUR * hours) for hours in (-0.1, 0, 0.9, 1, 5)] == [
-        None,
-        1,
-        1,
-        2.5,
-        2.5,
+def alerts_of_a_newcomer(market, rules, first_pull, history_days, live_hours):
+    """What is raised for one who starts with history up to the first pull, and stays."""
+    hours = [floor_hour(first_pull) - HOUR * number for number in range(history_days * 24, -1, -1)]
+    prices = {hour: market.price_at("bitcoin", hour + timedelta(seconds=41)) for hour in hours if hour < first_pull}
+    lives = [first_pull, *(ceil_hour(first_pull + MINUTE) + HOUR * number for number in range(live_hours))]
+    prices |= {moment: market.price_at("bitcoin", moment) for moment in lives}
+    times = sorted(prices)
+    frame = pd.DataFrame({"coin": "bitcoin", "ts": times, "price": [prices[moment] for moment in times]})
+    frame["ts"] = pd.to_datetime(frame["ts"], utc=True)
+    computed = compute_statistics(frame, {"bitcoin": times[0]}, {}, rules)
+    computed["source"] = ["live" if moment in lives else "history" for moment in times]
+    return [
+        (anomaly.rule, anomaly.ts)
+        for anomaly in detect_anomalies(computed, {"bitcoin": first_pull}, {}, rules).anomalies
     ]
-    assert market.price_at("ethereum", start) is None
 
 
-def test_a_file_of_other_columns_is_refused(tmp_path):
+@pytest.mark.parametrize("history_days", [3, 90])
+@pytest.mark.parametrize("minute", range(0, 60, 7))
+def test_the_first_pull_raises_one_alert_the_day_after_it_none_whatever_the_minute(rules, minute, history_days):
+    market = SimulatedMarket(NOON + MINUTE * minute)
+    first_pull = market.falls_at + MINUTE
+    assert alerts_of_a_newcomer(market, rules, first_pull, history_days, 26) == [("move_1h", first_pull)]
+
+
+def test_the_fall_is_more_than_6_percent_against_any_price_of_30_to_90_minutes_before(market):
+    for after in (timedelta(), MINUTE, 10 * MINUTE):
+        price = market.price_at("bitcoin", NOON + after)
+        earlier = [market.price_at("bitcoin", NOON + after - MINUTE * number) for number in range(30, 91)]
+        assert all(-0.08 < price / before - 1 < -0.06 for before in earlier)
+
+
+def test_only_bitcoin_falls_and_by_6_to_7_percent(market):
+    def change(coin):
+        return market.price_at(coin, NOON) / market.price_at(coin, NOON - timedelta(microseconds=1)) - 1
+
+    assert -0.07 < change("bitcoin") < -0.06
+    assert all(abs(change(coin)) < 0.001 for coin in COINS if coin != "bitcoin")
+
+
+def test_the_story_is_the_same_for_everybody_and_told_from_the_fall_on(market):
+    offsets = [timedelta(hours=hours, minutes=7) for hours in (-9000, -500, -1, 0, 1, 500, 9000)]
+    later = SimulatedMarket(NOON + timedelta(days=200, minutes=13))
+    # Asked the other way round, what is remembered in between is another.
+    told = [later.price_at("ethereum", later.falls_at + offset) for offset in reversed(offsets)]
+    assert told[::-1] == [market.price_at("ethereum", NOON + offset) for offset in offsets]
+
+
+def test_another_seed_tells_another_story(market):
+    moment = NOON - timedelta(days=30)
+    assert SimulatedMarket(NOON, seed=2).price_at("bitcoin", moment) != market.price_at("bitcoin", moment)
+
+
+def test_prices_are_of_realistic_size_for_a_year_before_and_after(market):
+    for coin, about in COINS.items():
+        prices = [market.price_at(coin, NOON + timedelta(days=days)) for days in range(-366, 367, 3)]
+        assert about.price / 4 < min(prices)
+        assert max(prices) < about.price * 4
+    assert market.price_at("shiba-inu", NOON) < 1e-5
+
+
+def test_years_on_there_are_prices_of_a_sane_size(market):
+    for coin, about in COINS.items():
+        assert about.price / 30 < market.price_at(coin, NOON + timedelta(days=2000)) < about.price * 30
+
+
+@pytest.mark.parametrize("minutes", [0, 30])
+def test_an_hour_moves_about_half_a_percent_at_whatever_minute_it_is_looked_at(market, minutes):
+    start = NOON - timedelta(days=365, minutes=minutes)
+    logs = [math.log(market.price_at("bitcoin", start + HOUR * number)) for number in range(364 * 24)]
+    moves = [after - before for before, after in pairwise(logs)]
+    assert 0.0045 < math.sqrt(statistics.fmean(move * move for move in moves)) < 0.006
+
+
+def test_there_are_calm_and_wild_days(market):
+    def wildness(day):
+        start = NOON - timedelta(days=day)
+        logs = [math.log(market.price_at("bitcoin", start + HOUR * number)) for number in range(25)]
+        return statistics.stdev(after - before for before, after in pairwise(logs))
+
+    days = sorted(wildness(day) for day in range(10, 110))
+    assert days[89] > 2 * days[10]
+
+
+def test_many_threads_see_one_market():
+    market, alone = SimulatedMarket(NOON), SimulatedMarket(NOON)
+    moments = [NOON + timedelta(days=day) for day in (-300, 300, -200, 200, -100, 100)] * 8
+    with ThreadPoolExecutor(16) as threads:
+        prices = list(threads.map(lambda moment: market.price_at("solana", moment), moments))
+    assert prices == [alone.price_at("solana", moment) for moment in moments]
+
+
+def test_a_coin_that_is_not_simulated_has_no_price(market):
+    assert market.price_at("dogwifcoin", NOON) is None
+
+
+def test_the_next_start_goes_on_with_the_same_market_and_nothing_falls_again(tmp_path):
+    first = SimulatedMarket.kept_in(tmp_path / "market.json", NOON)
+    again = SimulatedMarket.kept_in(tmp_path / "market.json", NOON + timedelta(days=3))
+    assert (first.falls_at, again.falls_at) == (NOON, NOON)
+    assert json.loads((tmp_path / "market.json").read_bytes()) == {"seed": 1, "falls_at": "2026-11-22T12:00:00Z"}
+    moment = NOON + timedelta(days=4)
+    assert again.price_at("bitcoin", moment) == first.price_at("bitcoin", moment)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"seed": 1, "falls_at": "2026-11-22T12:00:00"}'])
+def test_a_file_that_is_no_market_is_named(tmp_path, content):
+    path = tmp_path / "market.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="does not say which market it was") as caught:
+        SimulatedMarket.kept_in(path, NOON)
+    assert str(caught.value).startswith(f"{path} does not")
+    assert str(caught.value).endswith(f": remove the folder {tmp_path} to start anew")
+
+
+def test_a_recorded_price_holds_until_the_next_one(tmp_path):
     path = tmp_path / "prices.csv"
-    path.write_text("time,close\n")
-    with pytest.raises(ValueError, match=r"needs a header line with timestamp and price, but has \['time', 'close'\]"):
+    path.write_text("timestamp,price\n2026-11-22T12:00:00Z,63940.123\n2026-11-22T11:00:00+00:00,6.44e-06\n")
+    market = RecordedMarket.from_csv(path, "bitcoin")
+    asked = [NOON - HOUR - MINUTE, NOON - HOUR, NOON - MINUTE, NOON, NOON + timedelta(days=9)]
+    assert [market.price_at("bitcoin", moment) for moment in asked] == [None, 6.44e-06, 6.44e-06, 63940.123, 63940.123]
+    assert market.price_at("ethereum", NOON) is None
+    assert (market.kind, market.coins) == ("recorded", ("bitcoin",))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        pytest.param(
+            "when,price\n", " needs a header line with timestamp and price, but has ['when', 'price']", id="header"
+        ),
+        pytest.param("", " needs a header line with timestamp and price, but has None", id="empty"),
+        pytest.param("timestamp,price\n", " has no price in it", id="no row"),
+        pytest.param(
+            "timestamp,price\n2026-11-22T12:00:00Z,many\n",
+            ", line 2: could not convert string to float: 'many'",
+            id="text",
+        ),
+        pytest.param("timestamp,price\n2026-11-22T12:00:00Z,nan\n", ", line 2: 'nan' is no price", id="nan"),
+        pytest.param(
+            "timestamp,price\n2026-11-22T12:00:00,1\n",
+            ", line 2: time '2026-11-22T12:00:00' has no zone; write for example 2026-11-22T10:00:00Z",
+            id="zone",
+        ),
+    ],
+)
+def test_a_recording_that_is_not_understood_is_named_with_its_line(tmp_path, content, told):
+    path = tmp_path / "prices.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared below
         RecordedMarket.from_csv(path, "bitcoin")
+    assert str(caught.value) == f"{path}{told}"

@@ -4,6 +4,11 @@ import subprocess
 import sys
 
 import pytest
+import requests
+
+from coinwatch.sandbox.http import CannotListen
+from coinwatch.sandbox.market import RecordedMarket
+from coinwatch.sandbox.server import Ports, start_sandbox
 
 
 def start(folder, *arguments):
@@ -23,17 +28,56 @@ def test_it_says_what_is_ready_and_ends_cleanly(tmp_path, number):
     assert said[3] == "sandbox: the sandbox is ready\n"
 
 
-def test_a_port_that_is_taken_and_a_file_that_cannot_be_read_are_one_clear_line(tmp_path):
+@pytest.mark.parametrize(
+    ("service", "ready"),
+    [("CoinGecko", []), ("Slack", ["CoinGecko"]), ("S3", ["CoinGecko", "Slack"])],
+)
+def test_a_port_that_is_taken_is_one_clear_line_and_nothing_is_left_running(tmp_path, service, ready):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        with start(tmp_path, "--slack-port", port) as server:
+        option = f"--{service.lower()}-port"
+        with start(tmp_path, option, port) as server:
             _, said = server.communicate(timeout=20)
     assert server.returncode == 2
-    assert f"the sandbox cannot start: Slack: port {port} cannot be listened on (Address already in use)" in said
-    assert "Traceback" not in said
+    *before, last = said.splitlines()
+    assert [line.split()[1].rstrip(":") for line in before] == ready
+    assert last == (
+        f"sandbox: the sandbox cannot start: {service}: port {port} cannot be listened on (Address already in use). "
+        f"End what has it, or choose another one with {option}"
+    )
+
+
+def test_prices_that_cannot_be_read_are_one_clear_line(tmp_path):
     with start(tmp_path, "--prices", str(tmp_path / "none.csv")) as server:
         _, said = server.communicate(timeout=20)
     assert server.returncode == 2
-    assert "No such file or directory" in said
+    assert said == (
+        f"sandbox: the sandbox cannot start: [Errno 2] No such file or directory: '{tmp_path / 'none.csv'}'\n"
+    )
+
+
+def test_all_services_can_be_started_by_a_test_and_end_with_it(tmp_path, clock):
+    market = RecordedMarket("bitcoin", [(clock.now, 5.0)])
+    with start_sandbox(market, clock=clock, bucket="prices", folder=tmp_path) as sandbox:
+        urls = [sandbox.coingecko.origin, sandbox.slack.origin, sandbox.s3.url]
+        quotes = requests.get(
+            f"{sandbox.coingecko.url}/simple/price", params={"ids": "bitcoin", "vs_currencies": "usd"}, timeout=5
+        )
+        assert quotes.json() == {"bitcoin": {"usd": 5.0}}
+        assert requests.post(f"{sandbox.slack.url}/T/B/x", json={"text": "hello"}, timeout=5).text == "ok"
+        assert requests.put(f"{sandbox.s3.url}/prices/x", data=b"1", timeout=5).status_code == 200
+    for url in urls:
+        with pytest.raises(requests.ConnectionError):
+            requests.get(url, timeout=5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".slack.jsonl.lock", "s3.db", "slack.jsonl"]
+
+
+def test_a_port_beyond_the_last_one_is_refused(clock):
+    market = RecordedMarket("bitcoin", [(clock.now, 5.0)])
+    with (
+        pytest.raises(CannotListen, match=r"^S3: port 70000 cannot be listened on \(ports go up to 65535\)"),
+        start_sandbox(market, clock=clock, ports=Ports(s3=70_000)),
+    ):
+        pass
