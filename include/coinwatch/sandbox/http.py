@@ -5,6 +5,7 @@ import socket
 import socketserver
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -83,7 +84,7 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class SandboxServer:
+class SandboxServer(ABC):
     """A service that answers on loopback until it is closed.
 
     Attributes:
@@ -126,9 +127,9 @@ class SandboxServer:
         self._server.server_close()
         self._thread.join()
 
+    @abstractmethod
     def respond(self, request: Request) -> Response:
         """Answer one request; called from several threads."""
-        raise NotImplementedError
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         service = self
