@@ -52,18 +52,18 @@ def ingest_prices():
     @task
     def find_gaps() -> list[dict[str, str]]:
         """Find the hours that the raw logs do not have."""
-        return open_ingest().find_gaps(as_of_time(get_current_context()["dag_run"]))
+        return open_ingest().history.find_gaps(as_of_time(get_current_context()["dag_run"]))
 
     @task(pool=COINGECKO_POOL, map_index_template="{{ task.op_kwargs['window']['coin'] }}")
     def fetch_history(window: dict[str, str]) -> str | None:
         """Archive the missing hours of one coin from history."""
-        return open_ingest().fetch_history(as_of_time(get_current_context()["dag_run"]), window)
+        return open_ingest().history.fetch_history(as_of_time(get_current_context()["dag_run"]), window)
 
     # What came for one coin is taken in, even if another coin's history could not be had.
     @task(outlets=RAW_ASSETS, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     def append_history(snapshots: list[str | None]) -> None:
         """Append the archived hours to the raw log of each coin."""
-        publish_added(open_ingest().append_rows(filter(None, snapshots)), RAW_ASSETS, get_current_context())
+        publish_added(open_ingest().append_history(filter(None, snapshots)), RAW_ASSETS, get_current_context())
 
     append_raw_log(fetch_prices())
     append_history(fetch_history.expand(window=find_gaps()))

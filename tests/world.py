@@ -8,7 +8,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
 from coinwatch.pipeline.ingest import Ingest
 from coinwatch.pipeline.process import Process
@@ -20,6 +20,7 @@ from coinwatch.sandbox.slack import SlackSandbox
 from coinwatch.settings import Settings, load_settings
 from coinwatch.sources.coingecko import CoinGeckoClient
 from coinwatch.storage.archive import Archive
+from coinwatch.storage.requests import RequestMeter
 from coinwatch.storage.s3 import S3Store
 from coinwatch.storage.schema import metadata
 from coinwatch.storage.warehouse import open_warehouse
@@ -46,16 +47,23 @@ class World:
     coingecko: CoinGeckoSandbox
     slack: SlackSandbox
     s3: S3Sandbox
+    waits: list[float] = field(default_factory=list)
     _opened: list = field(default_factory=list)
 
     def ingest(self) -> Ingest:
-        client = CoinGeckoClient(self.coingecko.url, clock=self.clock, api_key="secret-key", timeout=(1, 2))
-        return Ingest(self.settings, client, Archive(self.settings.archive_path), self.clock)
+        meter = RequestMeter(self.warehouse, clock=self.clock, sleep=self.waits.append, per_minute=30)
+        client = CoinGeckoClient(
+            self.coingecko.url, clock=self.clock, meter=meter, api_key="secret-key", timeout=(1, 2)
+        )
+        return Ingest(self.settings, client, Archive(self.settings.archive_path), self.warehouse, self.clock)
 
     def process(self) -> Process:
+        return Process(self.settings, self.warehouse(), load_rules(self.settings.config), self.clock)
+
+    def warehouse(self) -> Engine:
         warehouse = open_warehouse(f"sqlite:///{self.settings.data_dir / 'warehouse.db'}")
         self._opened.append(warehouse)
-        return Process(self.settings, warehouse, load_rules(self.settings.config), self.clock)
+        return warehouse
 
     def close(self) -> None:
         for warehouse in self._opened:
@@ -93,17 +101,17 @@ class World:
             handed["names"] = self.ingest().fetch_prices(as_of)
 
         def find() -> None:
-            handed["windows"] = self.ingest().find_gaps(as_of)
+            handed["windows"] = self.ingest().history.find_gaps(as_of)
 
         def history() -> None:
-            handed["history"] = [self.ingest().fetch_history(as_of, window) for window in handed["windows"]]
+            handed["history"] = [self.ingest().history.fetch_history(as_of, window) for window in handed["windows"]]
 
         return [
             fetch,
             lambda: self.ingest().append_rows(handed["names"]),
             find,
             history,
-            lambda: self.ingest().append_rows(filter(None, handed["history"])),
+            lambda: self.ingest().append_history(filter(None, handed["history"])),
         ]
 
     def process_steps(self) -> list[Callable[[], object]]:

@@ -1,7 +1,10 @@
 """Where Airflow's connections become the collaborators of the steps; called by tasks, never at parse."""
 
 import logging
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Connection
@@ -52,7 +55,13 @@ def open_ingest() -> "Ingest":
     from coinwatch.storage.archive import Archive
 
     settings = load_settings()
-    return Ingest(settings, open_coingecko(), Archive(settings.archive_path), utc_now)
+    warehouse = _warehouse_when_needed(settings)
+    return Ingest(settings, open_coingecko(settings, warehouse), Archive(settings.archive_path), warehouse, utc_now)
+
+
+def _warehouse_when_needed(settings: Settings) -> "Callable[[], Engine]":
+    """The warehouse, opened at the first call: a price is archived even while the warehouse is down."""
+    return cache(lambda: open_default_warehouse(settings))
 
 
 def open_process() -> "Process":
@@ -64,28 +73,59 @@ def open_process() -> "Process":
     return Process(settings, open_default_warehouse(settings), load_rules(settings.config), utc_now)
 
 
-def open_coingecko() -> "CoinGeckoClient":
+def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "CoinGeckoClient":
     """The client, with the key and the host of `coingecko_default`; keyless without that connection.
+
+    Args:
+        settings: What the environment decides.
+        warehouse: Opens it, where requests are counted.
 
     Raises:
         ConnectionProblem: The connection's plan or host is none.
     """
-    from coinwatch.sources.coingecko import KEY_HEADERS, CoinGeckoClient
+    from coinwatch.sources.coingecko import PER_MINUTE, CoinGeckoClient
+    from coinwatch.storage.requests import RequestMeter
 
     connection = find_connection(s.COINGECKO_CONN_ID)
+    plan = coingecko_plan(connection)
+    per_minute = settings.coingecko_per_minute or PER_MINUTE[plan]
+    meter = RequestMeter(warehouse, clock=utc_now, sleep=time.sleep, per_minute=per_minute)
     if connection is None:
         log.info("no connection %s: CoinGecko is asked without a key", s.COINGECKO_CONN_ID)
-        return CoinGeckoClient(COINGECKO_URL, clock=utc_now)
+        return CoinGeckoClient(COINGECKO_URL, clock=utc_now, meter=meter)
+    return CoinGeckoClient(
+        _base_url(connection),
+        clock=utc_now,
+        meter=meter,
+        api_key=connection.password or "",
+        plan="pro" if plan == "pro" else "demo",
+    )
+
+
+def coingecko_plan(connection: Any | None) -> str:
+    """The plan of `coingecko_default`: keyless, demo or pro.
+
+    Raises:
+        ConnectionProblem: It says another one.
+    """
+    if connection is None:
+        return "keyless"
     plan = connection.extra_dejson.get("plan", "demo")
-    if plan not in KEY_HEADERS:
+    if plan not in ("demo", "pro"):
         raise ConnectionProblem(
             f'connection {s.COINGECKO_CONN_ID}: "plan" in its extra is {plan!r}; allowed are demo and pro'
         )
-    return CoinGeckoClient(_base_url(connection), clock=utc_now, api_key=connection.password or "", plan=plan)
+    return str(plan) if connection.password else "keyless"
 
 
 def _base_url(connection: Any) -> str:
     host = connection.host or COINGECKO_URL
+    if "@" in host or "?" in host:
+        # Every log and message repeats the address.
+        raise ConnectionProblem(
+            f"connection {connection.conn_id}: its host has '@' or '?' in it; put the key into the password, and "
+            f"nothing but the base URL into the host, for example {COINGECKO_URL}"
+        )
     if "://" not in host:
         if connection.schema not in (None, "", "http", "https"):
             raise ConnectionProblem(

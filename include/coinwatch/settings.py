@@ -37,6 +37,8 @@ class Settings(BaseSettings):
         s3_prefix: Prefix of every key in the bucket, without slashes at its ends.
         history_days: Days of hourly history that a new installation fetches, and how far back gaps are healed.
         config: File with the alert rules and windows.
+        coingecko_per_minute: Requests to CoinGecko in a minute, over all workers; by its plan, if absent.
+        coingecko_monthly_limit: Requests that the plan allows in a month; by the plan, if absent.
     """
 
     model_config = SettingsConfigDict(
@@ -57,6 +59,8 @@ class Settings(BaseSettings):
     s3_prefix: str = ""
     history_days: int = 90
     config: Path = Path("include/coinwatch.yaml")
+    coingecko_per_minute: float | None = Field(None, gt=0, le=10_000)
+    coingecko_monthly_limit: int | None = Field(None, gt=0)
 
     @field_validator("coins", mode="before")
     @classmethod

@@ -5,41 +5,40 @@ Each step can be repeated at any time: what it wrote before is found, and not wr
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
 from coinwatch.errors import CoinwatchError
+from coinwatch.pipeline.history import LATE, History, keep_refused
 from coinwatch.records import RawPrice
-from coinwatch.settings import HISTORY_DAYS_MAX, Settings
-from coinwatch.sources.answers import Condition, full_hours, read_history, read_quotes
+from coinwatch.settings import Settings
+from coinwatch.sources.answers import Condition, judge_freshness, read_quotes
 from coinwatch.sources.coingecko import COINS_PER_REQUEST, CoinGeckoClient
 from coinwatch.sources.errors import BeyondPlan, CoinGeckoError, UnknownCoin
-from coinwatch.storage.archive import Answer, Archive, snapshot_name
+from coinwatch.storage.archive import Archive, snapshot_name
+from coinwatch.storage.conditions import last_updates, store_conditions
+from coinwatch.storage.gaps import SETTLED
 from coinwatch.storage.raw_log import append_raw_prices, stored_timestamps
-from coinwatch.times import HOUR, compact_time, format_time, nearest_hour, parse_time
+from coinwatch.times import format_time, nearest_hour
 
 log = logging.getLogger(__name__)
-
-LATE = timedelta(minutes=15)
-"""From this age of the as-of time on, the price of now would be wrong for it."""
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far a scheduler's clock may be ahead of a worker's."""
 
-WINDOW_MIN = timedelta(days=2)
-WINDOW_MAX = timedelta(days=90)
-"""Windows of this length have points about an hour apart; shorter ones may not, longer ones have one a day."""
-
-NOW_MARGIN = timedelta(minutes=5)
-"""A window that ends so close to now has the price of now as its last point."""
-
-SETTLED = timedelta(hours=2)
-"""After this long the history has an hour if it ever will: CoinGecko caches it for half an hour."""
-
 
 class NoPrice(CoinwatchError):
     """No coin has a price."""
+
+
+class NoKnownCoin(NoPrice):
+    """CoinGecko knows none of the coins: asking again cannot help."""
+
+    retryable = False
 
 
 class NotYetInHistory(CoinwatchError):
@@ -60,12 +59,14 @@ class Ingest:
         settings: What the environment decides.
         client: Asks CoinGecko.
         archive: Keeps what it says.
+        warehouse: Opens it; prices are archived even if that cannot be done.
         clock: Tells the time.
     """
 
     settings: Settings
     client: CoinGeckoClient
     archive: Archive
+    warehouse: Callable[[], Engine]
     clock: Callable[[], datetime]
 
     def fetch_prices(self, as_of: datetime) -> list[str]:
@@ -99,65 +100,90 @@ class Ingest:
         try:
             rows, conditions = read_quotes(answer, coins, self.settings.currency, as_of, name)
         except CoinGeckoError as error:
-            self._keep_refused(as_of, "refused", error)
+            keep_refused(self.archive, self.client, as_of, "refused", error)
             raise
-        _report(conditions, as_of)
+        # Not under the run's own name if there is no price: a retry shall ask again.
+        kept = name if rows else self.archive.save_refused(as_of, "refused", answer)
+        self._note_conditions(as_of, coins, rows, conditions, kept)
         if not rows:
-            # Not under the run's own name: a retry shall ask again.
-            self.archive.save_refused(as_of, "refused", answer)
-            raise NoPrice(_no_price(conditions))
+            unknown = all(condition.name == "unknown_id" for condition in conditions)
+            reasons = {condition.coin: condition.reason for condition in conditions}
+            raise (NoKnownCoin if unknown else NoPrice)(_no_price(reasons))
         self.archive.save(name, answer, rows)
+
+    def _note_conditions(
+        self,
+        as_of: datetime,
+        coins: Sequence[str],
+        rows: Sequence[RawPrice],
+        conditions: Sequence[Condition],
+        snapshot: str,
+    ) -> None:
+        """Remember what is wrong with the feed, and tell of what is new: once, and not in every hour that it lasts."""
+        currency = self.settings.currency
+        try:
+            with self.warehouse().begin() as connection:
+                before = last_updates(connection, coins, currency, as_of)
+                found = [*conditions, *judge_freshness(rows, before, LATE)]
+                changes = store_conditions(connection, coins, currency, as_of, found, snapshot)
+        except OperationalError as error:
+            # The price in hand matters more; what lasts is seen again by the next pull.
+            log.error("the warehouse cannot be reached, so conditions are not remembered: %s", error.orig)  # noqa: TRY400
+            for condition in conditions:
+                log.error("%s: %s", condition.coin, condition.reason)  # noqa: TRY400
+            return
+        left = [row.coin for row in rows]
+        for condition in changes.begun:
+            rest = f". Ids that are left: {_some(left)}" if condition.name == "unknown_id" else ""
+            log.error("%s at %s: %s%s", condition.coin, format_time(as_of), condition.reason, rest)
+        lasting = [f"{condition.coin} ({condition.name})" for condition in found if condition not in changes.begun]
+        if lasting:
+            log.warning("still: %s", _some(lasting))
+        for coin, condition_name in changes.ended:
+            log.info("%s: %s is over", coin, condition_name)
 
     def _fetch_late(self, as_of: datetime, coins: Sequence[str]) -> list[str]:
         """Take the price of the full hour nearest to a past time from history, coin by coin."""
         hour = nearest_hour(as_of)
         log.info("%s is past: the price of %s is taken from history", format_time(as_of), format_time(hour))
-        names, conditions = [], []
+        names: list[str] = []
+        reasons: dict[str, str] = {}
+        there = 0
         for coin in coins:
             name = snapshot_name(as_of, f"late-{coin}")
-            try:
-                if not self.archive.has(name):
+            if not self.archive.has(name):
+                if self._has_hour(coin, hour):
+                    there += 1
+                    continue
+                try:
                     self._fetch_late_hour(as_of, name, coin, hour)
-            except (BeyondPlan, UnknownCoin) as error:
-                conditions.append(Condition(coin, str(error)))
-                continue
+                except (BeyondPlan, UnknownCoin) as error:
+                    reasons[coin] = str(error)
+                    continue
             if self.archive.rows(name):
                 names.append(name)
             else:
-                conditions.append(Condition(coin, f"CoinGecko's history has no price near {format_time(hour)}"))
-        _report(conditions, as_of)
-        if not names:
-            raise NoPrice(_no_price(conditions))
+                reasons[coin] = f"CoinGecko's history has no price near {format_time(hour)}"
+        for coin, reason in reasons.items():
+            log.error("no price of %s at %s: %s", coin, format_time(as_of), reason)
+        if there:
+            log.info("%d coins have a price of %s already", there, format_time(hour))
+        elif not names:
+            raise NoPrice(_no_price(reasons))
         return names
 
+    def _has_hour(self, coin: str, hour: datetime) -> bool:
+        timestamp = format_time(hour)
+        return timestamp in stored_timestamps(self.settings.raw_path(coin), timestamp)
+
     def _fetch_late_hour(self, as_of: datetime, name: str, coin: str, hour: datetime) -> None:
-        answer, rows = self._ask_history(as_of, name, coin, [hour])
+        answer, rows = self.history.ask(as_of, name, coin, [hour])
         if not rows and self.clock() - hour < SETTLED:
             self.archive.save_refused(as_of, f"refused-{coin}", answer)
             raise NotYetInHistory(
                 f"CoinGecko's history of {coin} does not have {format_time(hour)} yet; it is asked again later"
             )
         self.archive.save(name, answer, rows)
-
-    def _ask_history(
-        self, as_of: datetime, name: str, coin: str, hours: Sequence[datetime]
-    ) -> tuple[Answer, list[RawPrice]]:
-        """Ask for full hours of one coin; the rows are those of them that CoinGecko has."""
-        now = self.clock()
-        start, end = _window(hours, now)
-        answer = self.client.market_chart_range(coin, self.settings.currency, start, end)
-        ends_now = end >= now - NOW_MARGIN
-        try:
-            rows = read_history(answer, coin, self.settings.currency, hours, name, ends_now=ends_now)
-        except CoinGeckoError as error:
-            self._keep_refused(as_of, f"refused-{coin}", error)
-            raise
-        return answer, rows
-
-    def _keep_refused(self, as_of: datetime, suffix: str, error: CoinGeckoError) -> None:
-        if error.answer is not None:
-            name = self.archive.save_refused(as_of, suffix, error.answer)
-            log.error("the answer is kept as snapshot %s", name)
 
     def append_rows(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Append the rows of snapshots to the raw logs.
@@ -176,64 +202,27 @@ class Ingest:
             added[coin] = [row.timestamp for row in new]
         return added
 
-    def find_gaps(self, as_of: datetime) -> list[dict[str, str]]:
-        """Find the windows of history that have every hour missing from the raw logs.
-
-        Full hours count, from ``COINWATCH_HISTORY_DAYS`` ago up to the as-of time. There is one window for each coin
-        and 90 days at most.
+    def append_history(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """Append the rows of history snapshots to the raw logs, and note that their gaps are healed.
 
         Returns:
-            Windows to map over: coin, and first and last missing hour.
+            As ``append_rows`` does.
         """
-        windows = []
-        for coin in self.settings.coins:
-            missing = self._missing_hours(coin, self._earliest(as_of), as_of)
-            while missing:
-                end = missing[0] + WINDOW_MAX
-                window = [hour for hour in missing if hour < end]
-                missing = missing[len(window) :]
-                windows.append({"coin": coin, "first": format_time(window[0]), "last": format_time(window[-1])})
-                log.info("%s: %d hours are missing from %s to %s", coin, len(window), window[0], window[-1])
-        return windows
+        added = self.append_rows(names)
+        self.history.note_healed(added)
+        return added
 
-    def fetch_history(self, as_of: datetime, window: dict[str, str]) -> str | None:
-        """Archive the missing hours of one window.
-
-        Returns:
-            The name of the snapshot; none if nothing is missing any more.
-        """
-        coin, first, last = window["coin"], parse_time(window["first"]), parse_time(window["last"])
-        name = snapshot_name(as_of, f"history-{coin}-{compact_time(first)}")
-        if not self.archive.has(name):
-            # Another run may have filled the gap since it was found.
-            missing = self._missing_hours(coin, max(first, self._earliest(as_of)), last + HOUR)
-            if not missing:
-                return None
-            self.archive.save(name, *self._ask_history(as_of, name, coin, missing))
-        return name
-
-    def _missing_hours(self, coin: str, start: datetime, end: datetime) -> list[datetime]:
-        stored = stored_timestamps(self.settings.raw_path(coin), format_time(start))
-        return [hour for hour in full_hours(start, end) if format_time(hour) not in stored]
-
-    def _earliest(self, as_of: datetime) -> datetime:
-        # An hour less than the most that CoinGecko gives: the limit moves on while we ask.
-        days = min(timedelta(days=self.settings.history_days), timedelta(days=HISTORY_DAYS_MAX) - HOUR)
-        # A past run looks no further back than one of now: it fills gaps, and does not lengthen the history.
-        return max(as_of, self.clock() - LATE) - days
+    @property
+    def history(self) -> History:
+        """The history branch, with the same collaborators."""
+        return History(self.settings, self.client, self.archive, self.warehouse, self.clock)
 
 
-def _window(hours: Sequence[datetime], now: datetime) -> tuple[datetime, datetime]:
-    """The window of a request that has the points nearest to some hours: 2 to 90 days, and not beyond now."""
-    end = min(max(hours) + HOUR / 2, now)
-    start = min(min(hours) - HOUR / 2, end - WINDOW_MIN)
-    return max(start, end - WINDOW_MAX), end
+def _some(names: Sequence[str], most: int = 20) -> str:
+    """A list that stays short enough for a message."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
 
 
-def _report(conditions: Sequence[Condition], as_of: datetime) -> None:
-    for condition in conditions:
-        log.error("no price of %s at %s: %s", condition.coin, format_time(as_of), condition.reason)
-
-
-def _no_price(conditions: Sequence[Condition]) -> str:
-    return "no coin has a price: " + "; ".join(f"{condition.coin}: {condition.reason}" for condition in conditions)
+def _no_price(reasons: Mapping[str, str]) -> str:
+    told = [f"{coin}: {reason}" for coin, reason in list(reasons.items())[:10]]
+    return "no coin has a price: " + "; ".join(told) + ("; …" if len(reasons) > len(told) else "")

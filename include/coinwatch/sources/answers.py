@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
-from math import ceil
-from typing import Any, NoReturn, Self
+from math import ceil, isfinite
+from typing import Any, Literal, NoReturn, Self
 
 from pydantic import BaseModel, InstanceOf, ValidationError
 
@@ -23,8 +23,21 @@ from coinwatch.times import HOUR, ceil_hour, format_time, from_milliseconds, fro
 EXCERPT = 200
 """Characters of a body that stand in a message."""
 
+RETRY_AFTER_MAX = 3600.0
+"""Seconds; 7 to 119 are seen, and a header that says a year is a mistake."""
+
+LITERAL_MAX = 100
+"""Characters of a number: five times as many as the longest seen; longer ones would not fit into tables and files."""
+
+STALE_AFTER = timedelta(minutes=60)
+"""Prices are half a minute old by design; a price that is older than this when it is fetched is not of this hour."""
+
 BLOCKED_PAUSE = 600.0
 """Seconds to stay away from a front door that refuses us; asking again soon makes it worse."""
+
+
+ConditionName = Literal["unknown_id", "no_price", "bad_price", "not_understood", "stale", "unchanged"]
+"""With the first four a coin has no row; with the last two its price is stored, and nobody should trust it."""
 
 
 class Number(Decimal):
@@ -37,10 +50,23 @@ class Number(Decimal):
     text: str
 
     def __new__(cls, text: str) -> Self:
-        """Read the literal; the JSON grammar has made sure that it is one."""
-        number = super().__new__(cls, text)
+        """Read the literal; the JSON grammar has made sure that it is one.
+
+        Raises:
+            ValueError: It has more digits than any price or time.
+        """
+        if len(text) > LITERAL_MAX:
+            raise ValueError(f"a number of {len(text)} characters")
+        try:
+            number = super().__new__(cls, text)
+        except InvalidOperation:
+            raise ValueError(f"{text} is too large or too small to be read") from None
         number.text = text
         return number
+
+    def is_whole(self, *, below: int) -> bool:
+        """Whether it is a whole number from 1 on; a limit comes first, because 1e999999 takes for ever to be one."""
+        return 0 < self < below and self == int(self)
 
 
 class _Quote(BaseModel):
@@ -63,14 +89,16 @@ class _Chart(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Why a coin has no row although the answer as a whole is sound.
+    """What is wrong with one coin's price although the answer as a whole is sound.
 
     Attributes:
         coin: CoinGecko id.
+        name: What kind of wrong it is.
         reason: What is missing or wrong, in words for the operator.
     """
 
     coin: str
+    name: ConditionName
     reason: str
 
 
@@ -86,25 +114,70 @@ def read_quotes(
         CoinGeckoError: The answer is an error, or not what was promised.
     """
     body = read_json(answer)
-    rows, conditions = [], []
+    rows: list[RawPrice] = []
+    conditions: list[Condition] = []
     for coin in coins:
-        if coin not in body:
-            reason = "CoinGecko does not know this id (any more): correct or remove it in COINWATCH_COINS"
-            conditions.append(Condition(coin, reason))
-            continue
-        quote = _read_quote(answer, body[coin], coin, currency)
-        if quote.price is None:
-            conditions.append(Condition(coin, f"CoinGecko has no {currency} price for it now"))
-        elif not _is_price(quote.price):
-            conditions.append(Condition(coin, f"{quote.price.text} is no price"))
+        found = _read_coin(answer, body, coin, currency, as_of, snapshot)
+        if isinstance(found, Condition):
+            conditions.append(found)
         else:
-            rows.append(_live_row(answer, quote, coin, currency, as_of, snapshot))
+            rows.append(found)
+    if not rows and any(condition.name == "not_understood" for condition in conditions):
+        _not_understood(answer, "; ".join(condition.reason for condition in conditions[:5]))
     return rows, conditions
 
 
-def _read_quote(answer: Answer, fields: Any, coin: str, currency: str) -> _Quote:
+def _read_coin(
+    answer: Answer, body: Mapping[str, Any], coin: str, currency: str, as_of: datetime, snapshot: str
+) -> RawPrice | Condition:
+    if coin not in body:
+        reason = "CoinGecko does not know this id (any more): correct or remove it in COINWATCH_COINS"
+        return Condition(coin, "unknown_id", reason)
+    try:
+        quote = _read_quote(body[coin], coin, currency)
+    except _NotAQuote as error:
+        return Condition(coin, "not_understood", str(error))
+    if quote.price is None:
+        return Condition(coin, "no_price", f"CoinGecko has no {currency} price for it now")
+    if not _is_price(quote.price):
+        return Condition(coin, "bad_price", f"{quote.price.text} is no price")
+    return _live_row(answer, quote, coin, currency, as_of, snapshot)
+
+
+def judge_freshness(
+    rows: Sequence[RawPrice], last_updates: Mapping[str, tuple[datetime, datetime]], repeat_after: timedelta
+) -> list[Condition]:
+    """Find the live prices that are old, by what CoinGecko says of their time; its word is ``last_updated_at``.
+
+    Args:
+        rows: Live rows of one pull.
+        last_updates: Coin → (as-of time, last_updated_at) of the pull before.
+        repeat_after: A pull so soon after the one before may well have the same price: CoinGecko caches it.
+    """
+    conditions = []
+    for row in rows:
+        if not row.last_updated_at:
+            continue
+        updated = parse_time(row.last_updated_at)
+        age = parse_time(row.fetched_at) - updated
+        if age > STALE_AFTER:
+            minutes = age // timedelta(minutes=1)
+            reason = f"its price is {minutes} minutes old: CoinGecko last updated it at {row.last_updated_at}"
+            conditions.append(Condition(row.coin, "stale", reason))
+        before, updated_before = last_updates.get(row.coin, (row.moment, updated))
+        if row.moment - before >= repeat_after and updated <= updated_before:
+            reason = f"CoinGecko has not updated it since the pull of {format_time(before)}"
+            conditions.append(Condition(row.coin, "unchanged", reason))
+    return conditions
+
+
+class _NotAQuote(ValueError):
+    """What stands for a coin is not what the documentation promises."""
+
+
+def _read_quote(fields: Any, coin: str, currency: str) -> _Quote:
     if not isinstance(fields, dict):
-        _not_understood(answer, f"{coin} is {type(fields).__name__} instead of an object")
+        raise _NotAQuote(f"{coin} is {type(fields).__name__} instead of an object")
     names = {
         "price": currency,
         "market_cap": f"{currency}_market_cap",
@@ -113,20 +186,19 @@ def _read_quote(answer: Answer, fields: Any, coin: str, currency: str) -> _Quote
         "last_updated_at": "last_updated_at",
     }
     try:
-        return _Quote(**{field: fields.get(name) for field, name in names.items()})
+        quote = _Quote(**{field: fields.get(name) for field, name in names.items()})
     except ValidationError as error:
         field = str(error.errors()[0]["loc"][0])
-        _not_understood(answer, f"{coin}.{names[field]} is {fields[names[field]]!r}, which is no number")
+        value = repr(fields[names[field]])[:EXCERPT]
+        raise _NotAQuote(f"{coin}.{names[field]} is {value}, which is no number") from None
+    seconds = quote.last_updated_at
+    if seconds is not None and not seconds.is_whole(below=2**33):
+        raise _NotAQuote(f"{coin}.last_updated_at is {seconds.text}, which is no UNIX time in seconds")
+    return quote
 
 
 def _live_row(answer: Answer, quote: _Quote, coin: str, currency: str, as_of: datetime, snapshot: str) -> RawPrice:
     seconds = quote.last_updated_at
-    if seconds is None:
-        last_updated_at = ""
-    elif seconds != int(seconds) or not 0 < seconds < 2**33:
-        _not_understood(answer, f"{coin}.last_updated_at is {seconds.text}, which is no UNIX time in seconds")
-    else:
-        last_updated_at = format_time(from_seconds(int(seconds)))
     return RawPrice(
         timestamp=format_time(as_of),
         coin=coin,
@@ -135,7 +207,7 @@ def _live_row(answer: Answer, quote: _Quote, coin: str, currency: str, as_of: da
         market_cap=_text(quote.market_cap),
         volume_24h=_text(quote.volume_24h),
         change_24h_pct=_text(quote.change_24h_pct),
-        last_updated_at=last_updated_at,
+        last_updated_at="" if seconds is None else format_time(from_seconds(int(seconds))),
         fetched_at=answer.fetched_at,
         source="live",
         snapshot=snapshot,
@@ -202,7 +274,7 @@ def read_history(
 
 
 def _point_time(answer: Answer, coin: str, milliseconds: Number) -> datetime:
-    if milliseconds != int(milliseconds) or not 0 < milliseconds < 2**43:
+    if not milliseconds.is_whole(below=2**43):
         _not_understood(answer, f"{milliseconds.text} in {coin}'s history is no UNIX time in milliseconds")
     return from_milliseconds(int(milliseconds))
 
@@ -213,7 +285,8 @@ def _is_price(number: Number) -> bool:
 
 
 def _text(number: Number | None) -> str:
-    return "" if number is None else number.text
+    """As it was written; unknown if it cannot be computed with."""
+    return "" if number is None or not isfinite(float(number)) else number.text
 
 
 def read_json(answer: Answer) -> dict[str, Any]:
@@ -260,7 +333,8 @@ def _error_inside(body: Any) -> tuple[int | None, str]:
         status = {}
     code = status.get("error_code", body.get("error_code"))
     said = status.get("error_message", "")
-    return (int(code) if isinstance(code, Number) else None, said if isinstance(said, str) else str(said))
+    number = int(code) if isinstance(code, Number) and code.is_whole(below=10**6) else None
+    return number, said if isinstance(said, str) else str(said)
 
 
 def _raise_by_code(answer: Answer, code: int | None, said: str) -> None:
@@ -273,7 +347,10 @@ def _raise_by_code(answer: Answer, code: int | None, said: str) -> None:
             answer=answer,
         )
     if code == 10005 or "does not have access" in said or (code == 10012 and "time range" in said):
-        raise errors.BeyondPlan(f"{what}. The plan of this key does not include it", answer=answer)
+        raise errors.BeyondPlan(
+            f"{what}. The plan does not include it: there is nothing to do, unless a larger plan is wanted",
+            answer=answer,
+        )
     if code == 10002:
         raise errors.KeyRejected(f"{what}. Check the key in the connection coingecko_default", answer=answer)
     if "coin not found" in said.lower() or "could not find coin" in said.lower():
@@ -318,23 +395,26 @@ def _raise_by_status(answer: Answer, code: int | None, said: str) -> None:
 
 
 def retry_after(answer: Answer) -> float | None:
-    """Seconds that the answer asks to wait: ``Retry-After`` (seconds or a date), or else ``x-ratelimit-reset``."""
-    fetched_at = parse_time(answer.fetched_at)
+    """Seconds that the answer asks to wait: ``Retry-After`` (seconds or a date), or else ``x-ratelimit-reset``.
+
+    An hour at most: the next run asks in any case.
+    """
     said = answer.headers.get("retry-after", "").strip()
     if said.isdecimal():
-        return float(said)
+        return min(float(said), RETRY_AFTER_MAX)
     reset = answer.headers.get("x-ratelimit-reset", "").strip()
     for text, read in ((said, parsedate_to_datetime), (reset, _read_reset)):
         try:
-            return max(0.0, (read(text) - fetched_at).total_seconds())
-        except ValueError:
+            wait = read(text).astimezone(UTC) - parse_time(answer.fetched_at)
+        except (ValueError, TypeError, IndexError, OverflowError):
             # A header that says nothing that can be read is as good as none.
             continue
+        return min(max(0.0, wait.total_seconds()), RETRY_AFTER_MAX)
     return None
 
 
 def _read_reset(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z").astimezone(UTC)
+    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z")
 
 
 def excerpt(answer: Answer) -> str:

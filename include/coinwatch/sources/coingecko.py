@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Protocol
 from urllib.parse import urlencode
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from coinwatch import __version__
-from coinwatch.sources.errors import Unavailable
+from coinwatch.sources.budget import HISTORY, PRICES
+from coinwatch.sources.errors import RateLimited, Unavailable
 from coinwatch.storage.archive import Answer
 from coinwatch.times import format_time
 
@@ -23,6 +25,8 @@ USER_AGENT = f"coinwatch/{__version__} (hourly price archive)"
 
 KEY_HEADERS = {"demo": "x-cg-demo-api-key", "pro": "x-cg-pro-api-key"}
 """The key goes into a header and never into the URL, which errors and logs repeat."""
+
+_HIDDEN = "***"
 
 _HEADERS_THAT_MATTER = (
     "age",
@@ -40,12 +44,29 @@ _HEADERS_THAT_MATTER = (
 
 Plan = Literal["demo", "pro"]
 
+PER_MINUTE: Mapping[str, int] = {"keyless": 5, "demo": 30, "pro": 250}
+"""Requests a minute that CoinGecko names for each plan; 100 a minute have been seen to work with a demo key."""
+
+PER_MONTH: Mapping[str, int] = {"demo": 10_000}
+"""Requests a month, where one number holds for the plan; each paid plan has another one."""
+
+
+class Meter(Protocol):
+    """Lets requests through one after the other, and counts them."""
+
+    def admit(self, endpoint: str) -> float:
+        """Wait for the turn; or tell the seconds for which nobody may ask."""
+
+    def hold_off(self, seconds: float) -> None:
+        """Let nobody ask for so long."""
+
 
 class CoinGeckoClient:
     """Asks CoinGecko and brings back what it said, unjudged.
 
     Attributes:
         base_url: For example ``https://api.coingecko.com/api/v3``.
+        meter: Gives each request its turn.
     """
 
     def __init__(
@@ -53,13 +74,16 @@ class CoinGeckoClient:
         base_url: str,
         *,
         clock: Callable[[], datetime],
+        meter: Meter,
         api_key: str = "",
         plan: Plan = "demo",
         timeout: tuple[float, float] = TIMEOUT,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self.meter = meter
         self._clock = clock
         self._timeout = timeout
+        self._api_key = api_key
         self._session = requests.Session()
         self._session.headers.update({"User-Agent": USER_AGENT, "Accept": "application/json"})
         if api_key:
@@ -69,9 +93,11 @@ class CoinGeckoClient:
         """Ask ``/simple/price`` for the current prices of up to 250 coins, with every digit.
 
         Raises:
+            RateLimited: CoinGecko has asked to wait, and the time is not over; nothing was asked.
             Unavailable: No answer came.
         """
         return self._get(
+            PRICES,
             "/simple/price",
             {
                 "ids": ",".join(coins),
@@ -88,9 +114,11 @@ class CoinGeckoClient:
         """Ask ``/coins/{id}/market_chart/range`` for a window; of 2 to 90 days, its points are about an hour apart.
 
         Raises:
+            RateLimited: CoinGecko has asked to wait, and the time is not over; nothing was asked.
             Unavailable: No answer came.
         """
         return self._get(
+            HISTORY,
             f"/coins/{coin}/market_chart/range",
             {
                 "vs_currency": currency,
@@ -100,17 +128,33 @@ class CoinGeckoClient:
             },
         )
 
-    def _get(self, path: str, params: Mapping[str, str]) -> Answer:
+    def _get(self, endpoint: str, path: str, params: Mapping[str, str]) -> Answer:
+        closed = self.meter.admit(endpoint)
+        if closed:
+            raise RateLimited(
+                f"CoinGecko has asked to wait, and is not asked for {endpoint} before another {closed:.0f} s are over",
+                retry_after=closed,
+            )
         request = f"GET {self.base_url}{path}?{urlencode(params, safe=',')}"
         try:
             # A redirect would carry the key to another host.
             response = self._session.get(
                 self.base_url + path, params=params, timeout=self._timeout, allow_redirects=False
             )
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
+            reason = self._without_key(f"{type(error).__name__}: {error}")
             raise Unavailable(
-                f"no answer from CoinGecko to {request}: {type(error).__name__}: {error}. It is asked again later; if "
-                "this lasts, check the network and the host in the connection coingecko_default"
+                f"no answer from CoinGecko to {request}: {reason}. It is asked again later; if this lasts, check the "
+                "network and the host in the connection coingecko_default"
             ) from None
-        headers = {name: response.headers[name][:200] for name in _HEADERS_THAT_MATTER if name in response.headers}
-        return Answer(request, response.status_code, headers, response.content, format_time(self._clock()))
+        matter = [name for name in _HEADERS_THAT_MATTER if name in response.headers]
+        headers = {name: self._without_key(response.headers[name])[:200] for name in matter}
+        body = response.content
+        if self._api_key and self._api_key.encode() in body:
+            # Some proxies repeat the request in their error pages. All else of a body is kept byte for byte.
+            body = body.replace(self._api_key.encode(), _HIDDEN.encode())
+            headers["x-coinwatch-redacted"] = "the API key stood in the body"
+        return Answer(request, response.status_code, headers, body, format_time(self._clock()))
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._api_key, _HIDDEN) if self._api_key else text

@@ -71,7 +71,7 @@ class Amount(TypeDecorator[Decimal]):
         return Decimal(repr(value)) if isinstance(value, float) else value
 
 
-VERSION = "0001"
+VERSION = "0002"
 """The newest migration: what a warehouse has when it has these tables."""
 
 metadata = MetaData()
@@ -196,4 +196,59 @@ s3_objects = Table(
     Column("uploaded_at", UtcTime, nullable=False),
     PrimaryKeyConstraint("bucket", "key"),
     comment="What S3 has: the ledger that lets the next run heal an outage",
+)
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("coin", Text),
+    Column("currency", Text),
+    Column("first_hour", UtcTime),
+    Column("found_at", UtcTime, comment="when the hours were first seen to be missing"),
+    Column("last_hour", UtcTime, nullable=False, comment="the gap is the full hours from first_hour to this one"),
+    Column("state", Text, nullable=False, comment="open, healed, no_data (CoinGecko has none) or beyond_plan"),
+    Column("tries", Integer, nullable=False, comment="requests that asked for these hours and were answered"),
+    Column("tried_at", UtcTime, comment="of the newest of them; null if there was none"),
+    Column("next_try_at", UtcTime, comment="not asked for again before; null if the next run asks"),
+    Column("healed_at", UtcTime, comment="when the raw log was seen to have them; null until then"),
+    Column("snapshot", Text, nullable=False, comment="of the newest try, archived unless refused; empty before it"),
+    Column("reason", Text, nullable=False, comment="why they could not be had, in words; empty unless so"),
+    PrimaryKeyConstraint("coin", "currency", "first_hour", "found_at"),
+    Index("gaps_state", "state"),
+    comment="Hours that the raw logs did not have, and what became of them",
+)
+
+api_requests = Table(
+    "api_requests",
+    metadata,
+    Column("day", UtcTime, comment="midnight, UTC"),
+    Column("endpoint", Text, comment="what was asked for: prices, history or ping"),
+    Column("requests", Integer, nullable=False, comment="sent on that day, whatever the answer: errors count too"),
+    PrimaryKeyConstraint("day", "endpoint"),
+    comment="Requests to CoinGecko, which its plans limit by month",
+)
+
+api_turns = Table(
+    "api_turns",
+    metadata,
+    Column("api", Text, primary_key=True, comment="coingecko"),
+    Column("next_at", UtcTime, nullable=False, comment="the earliest time of the next request"),
+    Column("closed_until", UtcTime, comment="no request before, because an answer asked to wait; null if none did"),
+    comment="Whose turn it is to ask: keeps the workers' requests apart",
+)
+
+feed_conditions = Table(
+    "feed_conditions",
+    metadata,
+    Column("coin", Text),
+    Column("currency", Text),
+    Column("condition", Text, comment="unknown_id, no_price, bad_price, not_understood, stale or unchanged"),
+    Column("since", UtcTime, comment="as-of time of the first pull that had it"),
+    Column("last_seen", UtcTime, nullable=False, comment="as-of time of the newest pull that had it"),
+    Column("pulls", Integer, nullable=False, comment="pulls that had it"),
+    Column("ended_at", UtcTime, comment="as-of time of the first pull without it; null while it lasts"),
+    Column("reason", Text, nullable=False, comment="what was missing or wrong in the newest pull, in words"),
+    Column("snapshot", Text, nullable=False, comment="archived answer of that pull; empty if it was not archived"),
+    PrimaryKeyConstraint("coin", "currency", "condition", "since"),
+    comment="What was wrong with a coin's live price, from when to when",
 )

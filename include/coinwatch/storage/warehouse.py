@@ -129,3 +129,20 @@ def upsert(
     else:
         statement = statement.on_conflict_do_nothing(index_elements=keys)
     connection.execute(statement, list(rows))
+
+
+def increment(connection: Connection, table: Table, key: Mapping[str, Any], column: str) -> None:
+    """Add one to a number of the row with this key; a row that is not there yet begins with one."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = insert(table).values({**key, column: 1})
+    more = {column: table.c[column] + 1}
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=more))
+
+
+def lock_table(connection: Connection, table: Table) -> None:
+    """Let no other transaction change a table before this one ends, so that what was read from it holds.
+
+    On SQLite every transaction of ours has the database to itself already.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))

@@ -25,6 +25,13 @@ def connect(monkeypatch):
     return connect
 
 
+def open_client():
+    def no_warehouse():
+        raise AssertionError("nothing was asked, so nothing is counted")
+
+    return open_coingecko(load_settings(), no_warehouse)
+
+
 @pytest.mark.parametrize(
     ("logical_date", "run_after", "as_of"),
     [
@@ -43,7 +50,7 @@ def test_the_as_of_time_of_a_run(logical_date, run_after, as_of):
 
 
 def test_without_connections_coingecko_is_asked_keyless_and_nothing_else_is_there():
-    assert open_coingecko().base_url == "https://api.coingecko.com/api/v3"
+    assert open_client().base_url == "https://api.coingecko.com/api/v3"
     assert open_slack() is None
     assert open_s3() is None
     assert not prices_are_simulated()
@@ -63,7 +70,7 @@ def test_without_connections_coingecko_is_asked_keyless_and_nothing_else_is_ther
 )
 def test_the_base_url_comes_from_the_connection(connect, connection, url):
     connect("coingecko_default", conn_type="http", password="k", **connection)
-    assert open_coingecko().base_url == url
+    assert open_client().base_url == url
 
 
 @pytest.mark.parametrize(
@@ -73,13 +80,36 @@ def test_the_base_url_comes_from_the_connection(connect, connection, url):
             {"extra": {"plan": "gold"}}, "\"plan\" in its extra is 'gold'; allowed are demo and pro", id="plan"
         ),
         pytest.param({"host": "x", "schema": "api/v3"}, "put the whole base URL into the host", id="schema"),
+        pytest.param({"host": "https://me:secret@host/api/v3"}, "put the key into the password", id="key before host"),
+        pytest.param({"host": "https://host/api/v3?x_cg_demo_api_key=k"}, "put the key into the password", id="key"),
     ],
 )
 def test_a_connection_that_cannot_be_used_says_why(connect, connection, said):
     connect("coingecko_default", conn_type="http", **connection)
     with pytest.raises(ConnectionProblem) as failure:
-        open_coingecko()
+        open_client()
     assert said in str(failure.value)
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("connection", "seconds"),
+    [
+        pytest.param(None, 12, id="no connection"),
+        pytest.param({}, 12, id="no key"),
+        pytest.param({"password": "k"}, 2, id="demo"),
+        pytest.param({"password": "k", "extra": {"plan": "pro"}}, 0.24, id="pro"),
+    ],
+)
+def test_requests_are_as_far_apart_as_the_plan_wants(connect, connection, seconds):
+    if connection is not None:
+        connect("coingecko_default", conn_type="http", **connection)
+    assert open_client().meter.interval.total_seconds() == seconds
+
+
+def test_requests_are_as_far_apart_as_the_settings_want(monkeypatch):
+    monkeypatch.setenv("COINWATCH_COINGECKO_PER_MINUTE", "60")
+    assert open_client().meter.interval.total_seconds() == 1
 
 
 def test_the_warehouse_lies_in_the_data_folder_unless_its_connection_says_where(connect, tmp_path):

@@ -94,7 +94,8 @@ def test_a_coin_that_is_missing_is_reported_and_the_others_go_on(make_world, noo
     world = make_world(coins=("bitcoin", "gone"))
     live(world, noon)
     assert len(raw_rows(world)) == 1
-    assert "no price of gone at 2026-11-22T12:00:00Z: CoinGecko does not know this id" in caplog.text
+    assert "gone at 2026-11-22T12:00:00Z: CoinGecko does not know this id (any more)" in caplog.text
+    assert "Ids that are left: bitcoin" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -206,20 +207,20 @@ def test_hours_missing_in_the_middle_are_found_and_filled(world, noon, clock):
     history(world, noon)
     clock.now = noon + 6 * HOUR
     live(world, clock.now)
-    windows = world.ingest().find_gaps(clock.now)
+    windows = world.ingest().history.find_gaps(clock.now)
     assert windows == [{"coin": "bitcoin", "first": "2026-11-22T13:00:00Z", "last": "2026-11-22T17:00:00Z"}]
     history(world, clock.now)
-    assert world.ingest().find_gaps(clock.now) == []
+    assert world.ingest().history.find_gaps(clock.now) == []
     assert [row.timestamp for row in raw_rows(world)[-5:]] == [
         format_time(noon + HOUR * number) for number in range(1, 6)
     ]
 
 
 def test_a_gap_that_another_run_has_filled_costs_no_request(world, noon):
-    (window,) = world.ingest().find_gaps(noon)
+    (window,) = world.ingest().history.find_gaps(noon)
     history(world, noon - timedelta(seconds=1))
     requests = len(world.coingecko.requests)
-    assert world.ingest().fetch_history(noon, window) is None
+    assert world.ingest().history.fetch_history(noon, window) is None
     assert len(world.coingecko.requests) == requests
 
 
@@ -256,7 +257,7 @@ def test_killed_at_any_line_and_run_again_it_ends_as_if_nothing_had_happened(mak
     world = make_world("reference", s3_prefix="reference")
     live(world, noon)
     reference = world.files()
-    for number in itertools.count(1, 3):
+    for number in itertools.count(1, 7):
         other = world.beside(f"killed-{number}")
         killed = kill_at_line(lambda other=other: live(other, noon), number)
         live(other, noon)

@@ -65,17 +65,21 @@ def test_a_coin_without_a_price_is_named_and_the_others_go_on():
     rows, conditions = quotes(body, coins)
     assert [row.coin for row in rows] == ["bitcoin"]
     assert conditions == [
-        Condition("nexa", "CoinGecko has no usd price for it now"),
-        Condition("gone", "CoinGecko does not know this id (any more): correct or remove it in COINWATCH_COINS"),
-        Condition("zero", "0 is no price"),
-        Condition("minus", "-1.5 is no price"),
-        Condition("empty", "CoinGecko has no usd price for it now"),
+        Condition("nexa", "no_price", "CoinGecko has no usd price for it now"),
+        Condition(
+            "gone",
+            "unknown_id",
+            "CoinGecko does not know this id (any more): correct or remove it in COINWATCH_COINS",
+        ),
+        Condition("zero", "bad_price", "0 is no price"),
+        Condition("minus", "bad_price", "-1.5 is no price"),
+        Condition("empty", "no_price", "CoinGecko has no usd price for it now"),
     ]
 
 
 def test_a_number_too_large_to_compute_with_is_no_price():
     rows, conditions = quotes('{"bitcoin":{"usd":1e400}}')
-    assert (rows, conditions) == ([], [Condition("bitcoin", "1e400 is no price")])
+    assert (rows, conditions) == ([], [Condition("bitcoin", "bad_price", "1e400 is no price")])
 
 
 @pytest.mark.parametrize(
