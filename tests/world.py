@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -51,7 +52,9 @@ class World:
     _opened: list = field(default_factory=list)
 
     def ingest(self) -> Ingest:
-        meter = RequestMeter(self.warehouse, clock=self.clock, sleep=self.waits.append, per_minute=30)
+        meter = RequestMeter(
+            self.warehouse, clock=self.clock, sleep=self.waits.append, per_minute=30, monthly_limit=10_000
+        )
         client = CoinGeckoClient(
             self.coingecko.url, clock=self.clock, meter=meter, api_key="secret-key", timeout=(1, 2)
         )
@@ -73,6 +76,10 @@ class World:
         from slack_sdk.webhook import WebhookClient
 
         return WebhookClient(f"{self.slack.url}/T/B/x", retry_handlers=[])
+
+    def without_coingecko(self, unused_port: int) -> "World":
+        """The same world while nobody listens where CoinGecko was."""
+        return replace(self, coingecko=SimpleNamespace(url=f"http://127.0.0.1:{unused_port}/api/v3"))
 
     def s3_client(self):
         return boto3.client(

@@ -83,13 +83,18 @@ def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "Co
     Raises:
         ConnectionProblem: The connection's plan or host is none.
     """
-    from coinwatch.sources.coingecko import PER_MINUTE, CoinGeckoClient
+    from coinwatch.sources.coingecko import PER_MINUTE, PER_MONTH, CoinGeckoClient
     from coinwatch.storage.requests import RequestMeter
 
     connection = find_connection(s.COINGECKO_CONN_ID)
     plan = coingecko_plan(connection)
-    per_minute = settings.coingecko_per_minute or PER_MINUTE[plan]
-    meter = RequestMeter(warehouse, clock=utc_now, sleep=time.sleep, per_minute=per_minute)
+    meter = RequestMeter(
+        warehouse,
+        clock=utc_now,
+        sleep=time.sleep,
+        per_minute=settings.coingecko_per_minute or PER_MINUTE[plan],
+        monthly_limit=settings.coingecko_monthly_limit or PER_MONTH.get(plan),
+    )
     if connection is None:
         log.info("no connection %s: CoinGecko is asked without a key", s.COINGECKO_CONN_ID)
         return CoinGeckoClient(COINGECKO_URL, clock=utc_now, meter=meter)

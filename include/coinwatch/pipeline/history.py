@@ -107,25 +107,20 @@ class History:
             missing = [hour for hour in missing if hour <= middle]
         log.warning("%s: %d hours cannot be had: %s", coin, len(missing), error)
         state: Refusal = "beyond_plan" if beyond else "no_data"
-        self._judge(coin, missing, lambda fate, hour, now: fate.refused(hour, now, state, str(error), name))
+        self._judge(coin, missing, lambda fate, _, now: fate.refused(now, state, str(error), name))
 
     def _note_answer(self, coin: str, missing: Sequence[datetime], name: str) -> None:
         found = {row.moment for row in self.archive.rows(name)}
-        reason = "CoinGecko's history has no price within 30 minutes of it"
 
         def judge(fate: Fate, hour: datetime, now: datetime) -> Fate:
-            if hour in found:
-                return fate.answered(now, name)
-            return fate.refused(hour, now, "no_data", reason, name)
+            return fate.answered(now, name) if hour in found else fate.lacking(hour, now, name)
 
         self._judge(coin, missing, judge)
         lacking = len(set(missing) - found)
         if lacking:
             log.warning("%s: CoinGecko's history does not have %d of %d hours", coin, lacking, len(missing))
 
-    def _judge(
-        self, coin: str, hours: Sequence[datetime], judge: Callable[[Fate, datetime, datetime], Fate]
-    ) -> None:
+    def _judge(self, coin: str, hours: Sequence[datetime], judge: Callable[[Fate, datetime, datetime], Fate]) -> None:
         now = self.clock()
         with self.warehouse().begin() as connection:
             ledger = GapLedger(connection, self.settings.currency)

@@ -17,6 +17,7 @@ from coinwatch.pipeline.history import LATE, History, keep_refused
 from coinwatch.records import RawPrice
 from coinwatch.settings import Settings
 from coinwatch.sources.answers import Condition, judge_freshness, read_quotes
+from coinwatch.sources.budget import Budget
 from coinwatch.sources.coingecko import COINS_PER_REQUEST, CoinGeckoClient
 from coinwatch.sources.errors import BeyondPlan, CoinGeckoError, UnknownCoin
 from coinwatch.storage.archive import Archive, snapshot_name
@@ -93,7 +94,24 @@ class Ingest:
             else:
                 self._fetch_page(as_of, name, page)
                 names.append(name)
+        self._report_budget()
         return names
+
+    def budget(self) -> Budget:
+        """What this month's requests to CoinGecko come to."""
+        pages = -(-len(self.settings.coins) // COINS_PER_REQUEST)
+        return self.client.meter.budget(pages)
+
+    def _report_budget(self) -> None:
+        try:
+            budget = self.budget()
+        except OperationalError as error:
+            log.error("the warehouse cannot be reached, so the month's requests are not known: %s", error.orig)  # noqa: TRY400
+            return
+        if budget.is_short:
+            log.warning("%s: watch fewer coins, pull less often by hand, or take a larger plan", budget)
+        else:
+            log.info("%s", budget)
 
     def _fetch_page(self, as_of: datetime, name: str, coins: Sequence[str]) -> None:
         answer = self.client.simple_price(coins, self.settings.currency)

@@ -9,7 +9,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from coinwatch import __version__
-from coinwatch.sources.budget import HISTORY, PRICES
+from coinwatch.sources.budget import HISTORY, PRICES, Budget
 from coinwatch.sources.errors import RateLimited, Unavailable
 from coinwatch.storage.archive import Answer
 from coinwatch.times import format_time
@@ -59,6 +59,9 @@ class Meter(Protocol):
 
     def hold_off(self, seconds: float) -> None:
         """Let nobody ask for so long."""
+
+    def budget(self, per_hour: int) -> Budget:
+        """What the month costs, if an hour needs so many requests."""
 
 
 class CoinGeckoClient:

@@ -61,21 +61,32 @@ class Fate:
         """The raw log has it."""
         return replace(self, state="healed", healed_at=now, next_try_at=None, reason="")
 
-    def refused(self, hour: datetime, now: datetime, state: Refusal, reason: str, snapshot: str) -> "Fate":
-        """An answer did not have it; the same answer told twice is one try."""
+    def lacking(self, hour: datetime, now: datetime, snapshot: str) -> "Fate":
+        """An answer did not have it; if it is too young for that to mean anything, the next run asks again."""
+        if now - hour >= SETTLED:
+            return self.refused(now, "no_data", "CoinGecko's history has no price within 30 minutes of it", snapshot)
+        return self.answered(now, snapshot)
+
+    def refused(self, now: datetime, state: Refusal, reason: str, snapshot: str) -> "Fate":
+        """It cannot be had for now; the same answer told twice is one try."""
         if snapshot == self.snapshot:
             return self
-        tried = replace(self, tries=self.tries + 1, tried_at=now, snapshot=snapshot)
-        if state == "no_data" and now - hour < SETTLED:
-            return replace(tried, state="open", next_try_at=None, reason="")
-        pause = FIRST_PAUSE * 2 ** min(self.tries, DOUBLINGS_MAX)
-        return replace(tried, state=state, next_try_at=now + pause, reason=reason)
+        return replace(
+            self,
+            state=state,
+            tries=self.tries + 1,
+            tried_at=now,
+            next_try_at=now + FIRST_PAUSE * 2 ** min(self.tries, DOUBLINGS_MAX),
+            snapshot=snapshot,
+            reason=reason,
+        )
 
     def answered(self, now: datetime, snapshot: str) -> "Fate":
-        """An answer has it; it is healed when the raw log has it too."""
+        """It was asked for and stays open; it is healed when the raw log has it."""
         if snapshot == self.snapshot:
             return self
-        return replace(self, state="open", tries=self.tries + 1, tried_at=now, snapshot=snapshot, next_try_at=None)
+        tries = self.tries + 1
+        return replace(self, state="open", tries=tries, tried_at=now, next_try_at=None, snapshot=snapshot, reason="")
 
 
 class GapLedger:
@@ -113,7 +124,9 @@ class GapLedger:
             The fate of each missing hour.
         """
         known = self._fates.get(coin, {})
-        fates = {hour: known.get(hour, Fate(found_at=now)) for hour in missing}
+        fates: dict[datetime, Fate] = {}
+        for hour in sorted(missing):
+            fates[hour] = _fate_after(fates.get(hour - HOUR), known.get(hour), now)
         changes = dict(fates)
         for hour, fate in known.items():
             if start <= hour < end and hour not in fates:
@@ -149,6 +162,17 @@ class GapLedger:
         ]
         upsert(self._connection, schema.gaps, rows)
         self._fates[coin] = {hour: fate for hour, fate in after.items() if fate.state != "healed"}
+
+
+def _fate_after(before: Fate | None, own: Fate | None, now: datetime) -> Fate:
+    """The fate of a missing hour, by that of the hour before it if that is missing too: gaps grow."""
+    if before is not None:
+        if own is None and before.state == "open" and not before.tries:
+            return before
+        # Else a coin without any price would cost a request every hour.
+        if before.state == "no_data" and not before.is_due(now) and (own is None or own.is_due(now)):
+            return before
+    return own or Fate(found_at=now)
 
 
 def collapse(fates: Mapping[datetime, Fate]) -> list[tuple[datetime, datetime, Fate]]:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import OperationalError
 
+from coinwatch.sources.budget import DAY, RECENT, Budget, forecast_month, month_start
 from coinwatch.storage import schema
 from coinwatch.storage.warehouse import increment, lock_table, upsert
 
@@ -27,6 +28,7 @@ class RequestMeter:
 
     Attributes:
         interval: Least time between two requests.
+        monthly_limit: Requests that the plan allows in a month; none if that is not known.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class RequestMeter:
         clock: Callable[[], datetime],
         sleep: Callable[[float], None],
         per_minute: float,
+        monthly_limit: int | None = None,
     ) -> None:
+        self.monthly_limit = monthly_limit
         self.interval = timedelta(minutes=1) / per_minute
         self._open_warehouse = open_warehouse
         self._clock = clock
@@ -93,6 +97,17 @@ class RequestMeter:
                 upsert(connection, schema.api_turns, [{"api": API, "next_at": until, "closed_until": until}])
         except OperationalError as error:
             log.error("the warehouse cannot be reached (%s): other workers are not told to wait", error.orig)  # noqa: TRY400
+
+    def budget(self, per_hour: int) -> Budget:
+        """What this month has cost so far, and what it will have cost at its end.
+
+        Args:
+            per_hour: Requests that the prices of one hour need.
+        """
+        now = self._clock()
+        with self._open_warehouse().begin() as connection:
+            counts = requests_since(connection, month_start(now) - RECENT - DAY)
+        return forecast_month(counts, now, per_hour, self.monthly_limit)
 
 
 def requests_since(connection: Connection, start: datetime) -> dict[datetime, dict[str, int]]:

@@ -1,14 +1,17 @@
 import itertools
 import json
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from coinwatch.errors import CoinwatchError
-from coinwatch.pipeline.ingest import FutureAsOf, NoPrice, NotYetInHistory
+from coinwatch.pipeline.ingest import FutureAsOf, NoKnownCoin, NoPrice, NotYetInHistory
 from coinwatch.records import parse_raw_prices
+from coinwatch.sources.budget import Budget
 from coinwatch.sources.errors import RateLimited, Unavailable
 from coinwatch.times import format_time
 
@@ -119,6 +122,83 @@ def test_an_answer_without_a_price_fails_leaves_no_row_and_is_kept_if_there_was_
     # The next try asks again.
     live(world, noon)
     assert len(raw_rows(world)) == 1
+
+
+def conditions(world):
+    return [tuple(row) for row in world.rows("feed_conditions", "coin", "condition", "since", "ended_at")]
+
+
+def test_a_renamed_coin_is_reported_once_with_the_ids_that_are_left(make_world, noon, clock, caplog):
+    world = make_world(coins=("bitcoin", "gone", "ethereum"))
+    for number in range(3):
+        clock.now = noon + number * HOUR
+        live(world, clock.now)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(told) == 1
+    assert told[0].startswith("gone at 2026-11-22T12:00:00Z: CoinGecko does not know this id (any more): correct or")
+    assert told[0].endswith("in COINWATCH_COINS. Ids that are left: bitcoin, ethereum")
+    assert "still: gone (unknown_id)" in caplog.text
+    assert conditions(world) == [("gone", "unknown_id", noon, None)]
+
+
+def test_if_no_coin_is_known_nothing_is_tried_again(make_world, noon):
+    with pytest.raises(NoKnownCoin) as failure:
+        live(make_world(coins=("gone", "lost")), noon)
+    assert not failure.value.retryable
+
+
+def test_a_broken_value_of_one_coin_costs_the_others_nothing(make_world, noon, clock):
+    world = make_world(coins=("bitcoin", "ethereum"))
+    world.coingecko.fail("price_times", factor=0, times=1)
+    live(world, noon)
+    clock.now = noon + HOUR
+    live(world, clock.now)
+    assert [row.timestamp for row in raw_rows(world, "ethereum")] == [format_time(noon), format_time(clock.now)]
+    assert [row.timestamp for row in raw_rows(world)] == [format_time(clock.now)]
+    assert conditions(world) == [("bitcoin", "bad_price", noon, noon + HOUR)]
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        pytest.param(
+            {"kind": "feed_frozen"}, [("stale", 1, 3), ("unchanged", 1, 3)], id="the time of the price stands still"
+        ),
+        pytest.param({"kind": "price_old", "seconds": 7200}, [("stale", 1, 3), ("unchanged", 1, 1)], id="old prices"),
+        pytest.param({"kind": "price_old", "seconds": 1800}, [], id="half an hour is no hour"),
+    ],
+)
+def test_an_old_price_is_stored_and_its_condition_remembered(world, noon, clock, fault, found):
+    """The sandbox's prices are 40 seconds old; a pull that finds none older than an hour says nothing."""
+    for number in range(4):
+        if number == 1:
+            world.coingecko.fail(**fault, since=noon)
+        clock.now = noon + number * HOUR
+        live(world, clock.now)
+        world.process().load_raw_prices()
+    assert len(raw_rows(world)) == 4
+    seen = world.rows("feed_conditions", "condition", "since", "last_seen")
+    assert [(name, (since - noon) // HOUR, (last - noon) // HOUR) for name, since, last in seen] == found
+
+
+def test_without_a_warehouse_prices_are_archived_all_the_same(world, noon, caplog):
+    def down():
+        raise OperationalError("SELECT", {}, ConnectionError("nobody listens"))
+
+    ingest = world.ingest()
+    ingest.client.meter._open_warehouse = down
+    ingest = replace(ingest, warehouse=down)
+    ingest.append_rows(ingest.fetch_prices(noon))
+    assert len(raw_rows(world)) == 1
+    assert "the warehouse cannot be reached" in caplog.text
+
+
+def test_the_months_requests_are_counted_and_a_short_budget_is_told(world, noon, caplog):
+    ingest = world.ingest()
+    ingest.client.meter.monthly_limit = 200
+    ingest.append_rows(ingest.fetch_prices(noon))
+    assert ingest.budget() == Budget(used=1, forecast=1 + 8 * 24 + 12, limit=200)
+    assert "1 requests to CoinGecko this month, about 205 at its end; 200 are allowed: watch fewer coins" in caplog.text
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again_later(world, noon):
