@@ -22,13 +22,16 @@ $(shell [ ! -e .venv/.python ] || .venv/bin/python -c '' 2>/dev/null || rm -f .v
 
 yes = $(filter 1 true yes on,$(1))
 
-.PHONY: help run install test check fix lock lock-check clean
+.PHONY: help run doctor install test check fix lock lock-check clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) ## Everything on this machine, in the sandbox. LIVE=1: real services; ONCE=1: end after the first hour
 	@exec .venv/bin/coinwatch run $(if $(call yes,$(LIVE)),--live) $(if $(call yes,$(ONCE)),--once)
+
+doctor: $(INSTALLED) ## Check settings, key, services, warehouse, disk and clock. POST=1: with a test message to Slack
+	@exec .venv/bin/coinwatch doctor $(if $(call yes,$(POST)),--post)
 
 install: $(INSTALLED) ## The locked dependencies, into .venv
 

@@ -50,6 +50,14 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """Airflow's own database, once for all tests that need it."""
+    import subprocess
+
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
 def recordings() -> Path:
     """The recorded real prices; they lie beside the project, and not everybody has them."""
     folder = PROJECT.parent / "shared" / "data"

@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="run everything on this machine (make run)"))
     _add_load(commands.add_parser("load-airflow-settings", help="load pools, variables and connections from a file"))
+    _add_doctor(commands.add_parser("doctor", help="check settings, key, services, warehouse, disk and clock"))
+    _add_fault(commands.add_parser("fault", help="switch a fault of the running sandbox's CoinGecko on or off"))
     commands.add_parser("sandbox", help="run the stand-in CoinGecko, Slack and S3 alone")
     return parser
 
@@ -154,6 +156,46 @@ def _load(options: argparse.Namespace) -> int:
         ) from None
     for kind, names in new.items():
         _say(f"{kind}: {', '.join(names) or 'nothing new'}")
+    return 0
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--post", action="store_true", help="post a test message to Slack")
+    parser.set_defaults(function=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from coinwatch.settings import PROJECT_DIR
+
+    # Before Airflow is imported: without a home of its own, that of `make run LIVE=1`.
+    os.environ.setdefault("AIRFLOW_HOME", str(PROJECT_DIR / ".airflow" / "live"))
+    # Here the findings speak, and nothing else.
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"
+    from coinwatch import doctor
+
+    return doctor.run(_say, lambda: datetime.now(UTC), post_message=options.post)
+
+
+def _add_fault(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", help="what goes wrong; without it, what is switched on is listed")
+    parser.add_argument("--times", type=int, help="how many answers it befalls (all)")
+    parser.add_argument("--retry-after", type=float, help="seconds that an error asks to wait")
+    parser.add_argument("--coin", help="whose price is changed (bitcoin)")
+    parser.add_argument("--factor", type=float, help="by which price_times multiplies (10)")
+    parser.add_argument("--seconds", type=float, help="how late a slow answer is, how old an old price (60)")
+    parser.add_argument("--path", help="only requests whose path has this in it")
+    parser.add_argument("--clear", action="store_true", help="switch all faults off")
+    parser.add_argument("--url", default="http://127.0.0.1:8481", help="of the sandbox's CoinGecko")
+    parser.set_defaults(function=_fault)
+
+
+def _fault(options: argparse.Namespace) -> int:
+    from coinwatch.local.sandbox_faults import switch_faults
+
+    names = ("kind", "times", "retry_after", "coin", "factor", "seconds", "path")
+    wanted = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    for line in switch_faults(options.url, wanted, clear=options.clear):
+        _say(line)
     return 0
 
 

@@ -99,7 +99,7 @@ def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "Co
         log.info("no connection %s: CoinGecko is asked without a key", s.COINGECKO_CONN_ID)
         return CoinGeckoClient(COINGECKO_URL, clock=utc_now, meter=meter)
     return CoinGeckoClient(
-        _base_url(connection),
+        base_url(connection),
         clock=utc_now,
         meter=meter,
         api_key=connection.password or "",
@@ -123,7 +123,12 @@ def coingecko_plan(connection: Any | None) -> str:
     return str(plan) if connection.password else "keyless"
 
 
-def _base_url(connection: Any) -> str:
+def base_url(connection: Any) -> str:
+    """The base URL in an HTTP connection.
+
+    Raises:
+        ConnectionProblem: There is something else in it, or a secret.
+    """
     host = connection.host or COINGECKO_URL
     if "@" in host or "?" in host:
         # Every log and message repeats the address.

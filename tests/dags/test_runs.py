@@ -11,12 +11,6 @@ import pytest
 from coinwatch.times import floor_hour
 
 
-@pytest.fixture(scope="module")
-def airflow_database():
-    """Airflow's own database, once for these tests."""
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
-
-
 @pytest.fixture
 def connections(make_world, monkeypatch, clock):
     """The world of the sandbox, as Airflow's connections and our settings tell of it."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 from coinwatch.sandbox.faults import FROZEN, Fault, error_response
@@ -24,6 +25,8 @@ POINT_DELAY = timedelta(seconds=41, milliseconds=331)
 """Points of the history lie near their hour, or five minutes, and not on it."""
 
 DAY = timedelta(days=1)
+
+MINUTE = timedelta(minutes=1)
 
 HISTORY_MAX = timedelta(days=365)
 
@@ -69,10 +72,15 @@ class CoinGeckoSandbox(SandboxServer):
     Attributes:
         requests: What it was asked, oldest first.
         faults: What goes wrong at the moment.
+        per_minute: Requests of one key in a minute; more are refused, and count too. None: as many as come.
     """
 
-    def __init__(self, market: Market, *, clock: Callable[[], datetime], port: int = 0) -> None:
+    def __init__(
+        self, market: Market, *, clock: Callable[[], datetime], port: int = 0, per_minute: int | None = None
+    ) -> None:
         super().__init__(clock, port)
+        self.per_minute = per_minute
+        self._asked: dict[str, deque[datetime]] = {}
         self.requests: deque[Request] = deque(maxlen=_REQUESTS_KEPT)
         self.faults: list[Fault] = []
         self._clock = clock
@@ -113,7 +121,7 @@ class CoinGeckoSandbox(SandboxServer):
         else:
             self.requests.append(request)
             fault = self._next_fault(request)
-            response = self._answer(request, self._now(fault))
+            response = self._refuse_too_many(request) or self._answer(request, self._now(fault))
             if fault is not None:
                 response = fault.befall(response)
         response.headers["X-Coinwatch-Sandbox"] = self._market.kind
@@ -132,6 +140,24 @@ class CoinGeckoSandbox(SandboxServer):
             return json_response({"error": str(error)}, 400)
         with self._lock:
             return json_response([fault.described() for fault in self.faults])
+
+    def _refuse_too_many(self, request: Request) -> Response | None:
+        """The answer to a request that is one too many in its minute."""
+        if self.per_minute is None:
+            return None
+        now = self._clock()
+        key = request.headers.get("x-cg-demo-api-key") or request.headers.get("x-cg-pro-api-key", "")
+        with self._lock:
+            asked = self._asked.setdefault(key, deque())
+            asked.append(now)
+            while asked[0] <= now - MINUTE:
+                asked.popleft()
+            if len(asked) <= self.per_minute:
+                return None
+            free = asked[-self.per_minute] + MINUTE
+        response = error_response("rate_limited")
+        response.headers["Retry-After"] = str(ceil((free - now).total_seconds()))
+        return response
 
     def _next_fault(self, request: Request) -> Fault | None:
         with self._lock:

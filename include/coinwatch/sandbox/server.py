@@ -57,6 +57,7 @@ def start_sandbox(
     ports: Ports = ANY_PORTS,
     bucket: str = BUCKET,
     folder: Path | None = None,
+    per_minute: int | None = None,
 ) -> Iterator[Sandbox]:
     """Run all services until the block is left.
 
@@ -66,6 +67,7 @@ def start_sandbox(
         ports: Where they listen.
         bucket: The S3 bucket that exists.
         folder: Keeps messages and objects; without one they are gone at the end.
+        per_minute: Requests that CoinGecko takes of one key in a minute; as many as come, if absent.
 
     Raises:
         CannotListen: A port cannot be had; the message says whose.
@@ -73,7 +75,8 @@ def start_sandbox(
     """
     with contextlib.ExitStack() as services:
         with _named("CoinGecko"):
-            coingecko = services.enter_context(CoinGeckoSandbox(market, clock=clock, port=ports.coingecko))
+            server = CoinGeckoSandbox(market, clock=clock, port=ports.coingecko, per_minute=per_minute)
+            coingecko = services.enter_context(server)
         log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
         with _named("Slack"):
             kept = folder / "slack.jsonl" if folder else None
@@ -104,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slack-port", type=int, default=SLACK_PORT)
     parser.add_argument("--s3-port", type=int, default=S3_PORT)
     parser.add_argument("--bucket", default=BUCKET, help="the S3 bucket that exists")
+    parser.add_argument("--per-minute", type=int, help="requests that CoinGecko takes in a minute (as many as come)")
     parser.add_argument("--prices", type=Path, help="play Bitcoin from this CSV (timestamp,price), not a simulation")
 
 
@@ -125,7 +129,9 @@ def serve(options: argparse.Namespace) -> int:
             if options.prices
             else SimulatedMarket.kept_in(folder / "market.json", _now())
         )
-        with start_sandbox(market, clock=_now, ports=ports, bucket=options.bucket, folder=folder):
+        with start_sandbox(
+            market, clock=_now, ports=ports, bucket=options.bucket, folder=folder, per_minute=options.per_minute
+        ):
             log.info("the sandbox is ready")
             stop.wait()
     except (OSError, ValueError) as error:

@@ -145,7 +145,9 @@ class CoinGeckoClient:
                 self.base_url + path, params=params, timeout=self._timeout, allow_redirects=False
             )
         except (requests.RequestException, HTTPError) as error:
-            reason = self._without_key(f"{type(error).__name__}: {error}")
+            # Where there is one, the cause itself: the text around it is the address once more.
+            cause = getattr(error.args[0], "reason", error) if error.args else error
+            reason = self._without_key(f"{type(error).__name__}: {cause}")
             raise Unavailable(
                 f"no answer from CoinGecko to {request}: {reason}. It is asked again later; if this lasts, check the "
                 "network and the host in the connection coingecko_default"

@@ -97,6 +97,18 @@ class S3Store:
         except (BotoCoreError, ClientError) as error:
             raise self._failure(key, error) from None
 
+    def delete(self, key: str) -> str:
+        """Take an object away.
+
+        Returns:
+            Why it is still there, if it is.
+        """
+        try:
+            self._client.delete_object(Bucket=self.bucket, Key=self.full_key(key))
+        except (BotoCoreError, ClientError) as error:
+            return f"s3://{self.bucket}/{self.full_key(key)} could not be deleted again ({error})"
+        return ""
+
     def _put_once(self, key: str, body: bytes) -> None:
         for _ in range(_CONFLICT_TRIES):
             try:

@@ -287,3 +287,31 @@ def test_faults_that_are_on_can_be_looked_at(world):
     requests.post(url, json=fault, timeout=5)
     (shown,) = requests.get(url, timeout=5).json()
     assert {name: shown[name] for name in fault} == {**fault, "since": "2026-11-22T11:00:00+00:00"}
+
+
+def test_more_requests_than_a_minute_allows_are_refused_and_count_too(get, world, clock):
+    world.coingecko.per_minute = 2
+    assert [get("/ping").status_code for _ in range(3)] == [200, 200, 429]
+    clock.now += timedelta(seconds=50)
+    refused = get("/ping")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "10")
+    assert refused.json() == ERRORS["rate_limited"][1]
+    clock.now += timedelta(seconds=10)
+    # The one that was refused ten seconds ago counts, the first three do not any more.
+    assert get("/ping").status_code == 200
+
+
+def test_a_client_that_keeps_to_its_turns_is_never_refused(make_world, clock):
+    """30 in a minute are allowed, and the client waits for its turn before each."""
+    world = make_world()
+    world.coingecko.per_minute = 30
+    client = world.ingest().client
+
+    def wait(seconds):
+        clock.now += timedelta(seconds=seconds)
+
+    client.meter._sleep = wait
+    start = clock.now
+    answers = [client.simple_price(["bitcoin"], "usd").status for _ in range(100)]
+    assert answers == [200] * 100
+    assert clock.now - start == timedelta(seconds=2 * 99)
