@@ -54,21 +54,67 @@ class HourMoveRule(MoveRule):
 
     Attributes:
         late_hours_max: A pull that came late is compared with the price before it, if that is no older than this.
+        revert_fraction: The next price that takes back so much of the move shows that it was a spike,
+        revert_hours: if it comes no later than this.
     """
 
     late_hours_max: Positive
+    revert_fraction: float = Field(gt=0, le=1)
+    revert_hours: Positive
 
 
 class DayMoveRule(MoveRule):
     """The move of 24 hours.
 
     Attributes:
-        quiet_hours: As above. A decision looks back 75 hours: the quiet time, and the day before its first price.
-        rearm_fraction: The quiet time ends when the move has been under this part of the threshold, or has turned.
+        rearm_fraction: It is over when the move has come under this part of the threshold, or has turned.
     """
 
-    quiet_hours: float = Field(gt=0, le=48)
     rearm_fraction: float = Field(gt=0, lt=1)
+
+
+class LimitRules(_Model):
+    """Fixed limits in percent, whatever is usual for the coin.
+
+    Attributes:
+        limit_1h_pct: For the change in an hour; none: no limit.
+        limit_24h_pct: For the change in a day, likewise.
+        worse_factor: Another message comes when the log return is this many times that of the last one.
+        rearm_fraction: It is over when the change has come under this part of the limit.
+    """
+
+    limit_1h_pct: Positive | None
+    limit_24h_pct: Positive | None
+    worse_factor: float = Field(gt=1)
+    rearm_fraction: float = Field(gt=0, lt=1)
+
+
+class BadValueRule(_Model):
+    """When a value is held back, and when it is believed after all.
+
+    Attributes:
+        max_step_pct: A price further than this from the last one that was accepted is held back,
+        confirm_pulls: until so many pulls in a row agree
+        confirm_pct: within this.
+    """
+
+    max_step_pct: Positive
+    confirm_pulls: int = Field(ge=2)
+    confirm_pct: Positive
+
+
+class StaleRule(_Model):
+    """When a price is no news of the market.
+
+    Attributes:
+        pulls: So many pulls in a row have exactly the same price,
+        min_hours: over at least this time;
+        age_minutes: or the price was older than this when it was fetched.
+    """
+
+    pulls: int = Field(ge=2)
+    min_hours: Positive
+    age_minutes: Positive
 
 
 class Rules(_Model):
@@ -81,6 +127,9 @@ class Rules(_Model):
         sigma: How the usual move is learned.
         move_1h: The move of about an hour.
         move_24h: The move of 24 hours.
+        limits: Fixed limits.
+        bad_value: What is held back.
+        stale: What is no news.
     """
 
     symbol: str = ""
@@ -89,6 +138,9 @@ class Rules(_Model):
     sigma: SigmaRules
     move_1h: HourMoveRule
     move_24h: DayMoveRule
+    limits: LimitRules
+    bad_value: BadValueRule
+    stale: StaleRule
 
 
 class RuleBook:

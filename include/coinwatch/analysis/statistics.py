@@ -14,7 +14,7 @@ import pandas as pd
 
 from coinwatch.analysis import volatility
 from coinwatch.analysis.volatility import Volatility
-from coinwatch.rules import RuleBook
+from coinwatch.rules import HourMoveRule, RuleBook
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -73,17 +73,49 @@ class Timeline:
         return hours
 
 
-def compute_statistics(
-    prices: pd.DataFrame, since: Mapping[str, datetime], known: Mapping[str, Volatility], rules: RuleBook
-) -> pd.DataFrame:
+def hour_references(timeline: Timeline, rows: Integers, late_hours_max: float) -> tuple[Integers, Floats]:
+    """The rows that a move of an hour is measured from, and the hours between.
+
+    The price nearest to an hour before; if there is none because the pull came late, the one before it.
+
+    Args:
+        timeline: Of all rows.
+        rows: Numbers of rows.
+        late_hours_max: Hours that the price before may lie back.
+
+    Returns:
+        Numbers of rows, -1 where there is none, and hours, NaN there.
+    """
+    references = timeline.nearest(rows, HOUR, TOLERANCE_1H)
+    before = np.maximum(rows - 1, 0)
+    same_coin = (rows > 0) & (timeline.coin[before] == timeline.coin[rows])
+    late = (references < 0) & same_coin & (timeline.hours_between(before, rows) <= late_hours_max)
+    references = np.where(late, before, references)
+    hours = np.where(references >= 0, timeline.hours_between(np.maximum(references, 0), rows), np.nan)
+    return references, hours
+
+
+def takes_back(move: float, back: float, hours: float, rule: HourMoveRule) -> bool:
+    """Whether a move shows that the one before it was a spike.
+
+    Args:
+        move: Log return of the move before.
+        back: Log return from the price that it led to.
+        hours: Between that price and this one.
+        rule: How much has to be taken back, and how soon.
+    """
+    return move * back < 0 and abs(back) >= rule.revert_fraction * abs(move) and hours <= rule.revert_hours
+
+
+def compute_statistics(prices: pd.DataFrame, since: Mapping[str, datetime], rules: RuleBook) -> pd.DataFrame:
     """Compute the statistics of each coin's rows from some time on.
 
     Args:
-        prices: Columns coin (str), ts (datetime64, UTC) and price (float64, > 0), sorted by coin and ts, no time twice.
+        prices: Columns coin (str), ts (datetime64, UTC), price (float64, > 0), sigma_variance and sigma_samples
+            (float64; what had been learned after a row before ``since``), sorted by coin and ts, no time twice.
             For each coin its rows from ``since`` on, those of the 25 hours before, with the one at exactly 25 hours
             (the reference of a day reaches that far), and at least the last row before.
         since: Coin → from when on; nothing is computed for a coin that is absent.
-        known: Coin → what had been learned of its moves after the last row before; absent if there is none.
         rules: How the usual move is learned.
 
     Returns:
@@ -98,7 +130,7 @@ def compute_statistics(
     start = np.searchsorted(timeline.key, timeline.key[rows] - WINDOW, side="right")
     points = rows + 1 - start
     mean, std = _mean_and_std(price, start, points)
-    variance, samples = _learn(prices, timeline, price, rows, known, rules)
+    variance, samples = _learn(prices, timeline, price, rows, rules)
     return pd.DataFrame(
         {
             "coin": prices["coin"].to_numpy()[rows],
@@ -162,22 +194,84 @@ def _change_pct(price: Floats, rows: Integers, reference: Integers) -> Floats:
 
 
 def _learn(
-    prices: pd.DataFrame,
-    timeline: Timeline,
-    price: Floats,
-    rows: Integers,
-    known: Mapping[str, Volatility],
-    rules: RuleBook,
+    prices: pd.DataFrame, timeline: Timeline, price: Floats, rows: Integers, rules: RuleBook
 ) -> tuple[Floats, Integers]:
-    """Sigma's memory after each row. Each needs the one before it, so this is the one loop over rows."""
+    """Sigma's memory after each row. Each needs the ones before it, so this is the one loop over rows.
+
+    A spike teaches nothing: when the price comes back, what was learned before the spike holds again.
+    """
+    states = _known_states(prices, rows)
+    names = prices["coin"].to_numpy()
     variance, samples = np.empty(len(rows)), np.empty(len(rows), dtype=np.int64)
-    names = prices["coin"].to_numpy()[rows]
-    state, coin, sigma_rules = Volatility.start(), None, rules.defaults.sigma
-    for number, (row, name) in enumerate(zip(rows.tolist(), names.tolist(), strict=True)):
-        if name != coin:
-            coin, state, sigma_rules = name, known.get(name, Volatility.start()), rules.for_coin(name).sigma
-        if row > 0 and timeline.coin[row - 1] == timeline.coin[row]:
-            hours = (timeline.key[row] - timeline.key[row - 1]) / HOUR
-            state = volatility.update(state, math.log(price[row] / price[row - 1]), float(hours), sigma_rules)
+    coin, learner = None, None
+    for number, row in enumerate(rows.tolist()):
+        if learner is None or names[row] != coin:
+            coin = names[row]
+            learner = _Learner(timeline, price, rows[names[rows] == coin], rules, str(coin), states)
+        state = states[row] = learner.state_after(row)
         variance[number], samples[number] = state.variance, state.samples
     return variance, samples
+
+
+def _known_states(prices: pd.DataFrame, rows: Integers) -> dict[int, Volatility]:
+    """What had been learned after each row that is not to be learned from again."""
+    known = np.setdiff1d(np.flatnonzero(prices["sigma_samples"].notna()), rows)
+    variance, samples = prices["sigma_variance"].to_numpy(), prices["sigma_samples"].to_numpy()
+    return {row: Volatility(float(variance[row]), int(samples[row])) for row in known.tolist()}
+
+
+class _Learner:
+    """What is learned of one coin's moves, row by row.
+
+    Args:
+        timeline: Of all rows.
+        price: Of all rows.
+        rows: The coin's rows that are learned from.
+        rules: Of all coins.
+        coin: CoinGecko id.
+        states: What was learned after each row so far; it grows.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        price: Floats,
+        rows: Integers,
+        rules: RuleBook,
+        coin: str,
+        states: Mapping[int, Volatility],
+    ) -> None:
+        self._key = timeline.key
+        self._coin = timeline.coin
+        self._price = price
+        self._rules = rules.for_coin(coin)
+        self._states = states
+        # Whether a row takes back a spike depends on the row before it, which may have been learned from long ago.
+        first = max(int(rows[0]) - 1, 0)
+        span = np.arange(first, int(rows[-1]) + 1)
+        references, hours = hour_references(timeline, span, self._rules.move_1h.late_hours_max)
+        self._first = first
+        self._references: list[int] = references.tolist()
+        self._hours: list[float] = hours.tolist()
+
+    def state_after(self, row: int) -> Volatility:
+        """What is known after a row."""
+        if row == 0 or self._coin[row - 1] != self._coin[row]:
+            return Volatility.start()
+        before = self._states.get(row - 1, Volatility.start())
+        log_return = math.log(self._price[row] / self._price[row - 1])
+        hours = float((self._key[row] - self._key[row - 1]) / HOUR)
+        spike = self._abnormal_move(row - 1)
+        if spike is not None and takes_back(spike, log_return, hours, self._rules.move_1h):
+            return self._states[row - 2]
+        return volatility.update(before, log_return, hours, self._rules.sigma)
+
+    def _abnormal_move(self, row: int) -> float | None:
+        """The move of an hour that led to a row, if it broke its rule and it is known what was known before it."""
+        reference, before = self._references[row - self._first], self._states.get(row - 1)
+        if reference < 0 or before is None or before.samples < self._rules.warm_up_samples:
+            return None
+        move = math.log(self._price[row] / self._price[reference])
+        usual = math.sqrt(before.variance * self._hours[row - self._first])
+        rule = self._rules.move_1h
+        return move if abs(move) >= max(rule.sigmas * usual, rule.min_pct / 100) else None

@@ -1,5 +1,6 @@
 """Prices to analyse."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def frame():
         ]
         made = pd.DataFrame(rows, columns=["coin", "ts", "price"]).astype({"price": "float64"})
         made["ts"] = pd.to_datetime(made["ts"], utc=True)
-        return made
+        return made.assign(sigma_variance=math.nan, sigma_samples=math.nan)
 
     return make
 
@@ -38,4 +39,6 @@ def btc_2024(recordings: Path):
     """Hourly closing prices of Bitcoin in 2024, without a gap."""
     recorded = pd.read_csv(recordings / "btc_hourly_coinbase_2024.csv")
     ts = pd.to_datetime(recorded["timestamp_utc"], utc=True)
-    return pd.DataFrame({"coin": "bitcoin", "ts": ts, "price": recorded["close"].astype("float64")})
+    return pd.DataFrame({"coin": "bitcoin", "ts": ts, "price": recorded["close"].astype("float64")}).assign(
+        sigma_variance=math.nan, sigma_samples=math.nan
+    )

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from coinwatch.analysis import statistics as module
 from coinwatch.analysis.statistics import compute_statistics
-from coinwatch.analysis.volatility import Volatility
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def whole(prices, rules):
-    return compute_statistics(prices, dict.fromkeys(prices["coin"], START - timedelta(days=9999)), {}, rules)
+    return compute_statistics(prices, dict.fromkeys(prices["coin"], START - timedelta(days=9999)), rules)
 
 
 def expected_row(points, index):
@@ -54,7 +53,7 @@ def as_prices(coins):
             rows.append((coin, t, price))
     frame = pd.DataFrame(rows, columns=["coin", "ts", "price"])
     frame["ts"] = pd.to_datetime(frame["ts"], utc=True)
-    return frame
+    return frame.assign(sigma_variance=math.nan, sigma_samples=math.nan)
 
 
 @settings(max_examples=60, deadline=None)
@@ -62,7 +61,7 @@ def as_prices(coins):
 def test_every_row_is_what_the_definitions_say(coins, rules):
     prices = as_prices(coins)
     computed = whole(prices, rules)
-    assert computed[["coin", "ts", "price"]].equals(prices)
+    assert computed[["coin", "ts", "price"]].equals(prices[["coin", "ts", "price"]])
     for _, rows in computed.groupby("coin"):
         points = list(zip(rows["ts"], rows["price"], strict=True))
         for index, row in enumerate(rows.itertuples()):
@@ -76,37 +75,35 @@ def test_every_row_is_what_the_definitions_say(coins, rules):
 def test_computed_in_two_parts_it_is_the_same_bit_for_bit(coins, data, rules):
     prices = as_prices(coins)
     computed = whole(prices, rules)
-    since, known, parts = {}, {}, []
+    since, parts = {}, []
     for coin, rows in computed.groupby("coin"):
         cut = data.draw(st.integers(0, len(rows) - 1))
         since[coin] = rows["ts"].iloc[cut].to_pydatetime()
-        if cut:
-            before = rows.iloc[cut - 1]
-            known[coin] = Volatility(before["sigma_variance"], int(before["sigma_samples"]))
         # Only what the contract of the function asks for: 25 hours before, and the last row before.
-        context = prices[prices["coin"] == coin].reset_index(drop=True)
+        context = rows[["coin", "ts", "price", "sigma_variance", "sigma_samples"]].reset_index(drop=True)
         parts.append(context[(context["ts"] >= since[coin] - timedelta(hours=25)) | (context.index == cut - 1)])
-    tail = compute_statistics(pd.concat(parts, ignore_index=True), since, known, rules)
+    tail = compute_statistics(pd.concat(parts, ignore_index=True), since, rules)
     wanted = computed[computed["ts"] >= computed["coin"].map(since)].reset_index(drop=True)
     pd.testing.assert_frame_equal(tail, wanted, check_exact=True)
 
 
 def test_computed_row_by_row_it_is_the_same_bit_for_bit(btc_2024, rules):
-    prices = btc_2024[:80]
-    parts, known = [], {}
+    prices = btc_2024[:80].copy()
+    parts = []
     for number, ts in enumerate(prices["ts"]):
         seen = prices[max(0, number - 24) : number + 1].reset_index(drop=True)
-        row = compute_statistics(seen, {"bitcoin": ts.to_pydatetime()}, known, rules)
-        known["bitcoin"] = Volatility(row["sigma_variance"].item(), row["sigma_samples"].item())
+        row = compute_statistics(seen, {"bitcoin": ts.to_pydatetime()}, rules)
+        for name in ("sigma_variance", "sigma_samples"):
+            prices.loc[prices.index[number], name] = row[name].item()
         parts.append(row)
-    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole(prices, rules), check_exact=True)
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole(btc_2024[:80], rules), check_exact=True)
 
 
 def test_where_nothing_is_asked_for_nothing_is_computed(frame, rules):
     prices = frame({"a": [(0, 100.0)]})
-    assert list(compute_statistics(prices, {}, {}, rules).columns) == list(whole(prices, rules).columns)
-    assert compute_statistics(prices, {}, {}, rules).empty
-    assert compute_statistics(prices[:0], {"a": START}, {}, rules).empty
+    assert list(compute_statistics(prices, {}, rules).columns) == list(whole(prices, rules).columns)
+    assert compute_statistics(prices, {}, rules).empty
+    assert compute_statistics(prices[:0], {"a": START}, rules).empty
 
 
 def test_in_small_chunks_it_is_the_same_bit_for_bit(monkeypatch, frame, rules):
@@ -147,7 +144,7 @@ def test_of_two_prices_as_near_the_earlier_one_counts(frame, rules):
 def test_where_one_hour_is_missing_a_day_ago_the_price_25_hours_ago_counts(frame, rules):
     prices = frame({"a": [(hour, 100.0 + hour) for hour in range(26) if hour != 1]})
     assert whole(prices, rules)["change_24h_pct"].iloc[-1] == 25.0
-    alone = compute_statistics(prices, {"a": START + timedelta(hours=25)}, {}, rules)
+    alone = compute_statistics(prices, {"a": START + timedelta(hours=25)}, rules)
     assert alone["change_24h_pct"].tolist() == [25.0]
 
 
@@ -158,3 +155,35 @@ def test_on_recorded_prices_a_few_rows_agree_with_a_calculation_made_apart(btc_2
         window = points[max(0, index - 26) : index + 1]
         for name, value in expected_row(window, len(window) - 1).items():
             assert computed[name].iloc[index] == pytest.approx(value, rel=1e-9, nan_ok=True), (index, name)
+
+
+def sigmas(frame, rules, points):
+    return whole(frame({"a": points}), rules)[["sigma_variance", "sigma_samples"]].to_numpy().tolist()
+
+
+def calm(hours):
+    return [(hour, 100.5 if hour % 2 else 100.0) for hour in range(hours)]
+
+
+def test_a_spike_that_is_taken_back_teaches_nothing(frame, rules):
+    states = sigmas(frame, rules, [*calm(100), (100, 112.0), (101, 100.3)])
+    assert states[-2] != states[-3], "while it lasts nobody can know"
+    assert states[-1] == states[-3]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param([(100, 112.0), (101, 106.0)], id="half of it"),
+        pytest.param([(100, 112.0), (101, 118.0)], id="further"),
+        pytest.param([(100, 112.0), (101.6, 100.3)], id="too late"),
+        pytest.param([(100, 102.0), (101, 100.0)], id="no abnormal move"),
+    ],
+)
+def test_a_move_that_is_not_taken_back_is_learned_from(frame, rules, after):
+    states = sigmas(frame, rules, [*calm(100), *after])
+    assert states[-1][1] == 101
+
+
+def test_before_enough_was_learned_nothing_counts_as_a_spike(frame, rules):
+    assert sigmas(frame, rules, [*calm(40), (40, 112.0), (41, 100.3)])[-1][1] == 41

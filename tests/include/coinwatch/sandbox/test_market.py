@@ -8,7 +8,8 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from coinwatch.analysis.anomalies import detect_anomalies
+from coinwatch.analysis.incidents import decide_all
+from coinwatch.analysis.observations import observe
 from coinwatch.analysis.statistics import compute_statistics
 from coinwatch.rules import load_rules
 from coinwatch.sandbox.market import COINS, RecordedMarket, SimulatedMarket
@@ -38,12 +39,13 @@ def alerts_of_a_newcomer(market, rules, first_pull, history_days, live_hours):
     times = sorted(prices)
     frame = pd.DataFrame({"coin": "bitcoin", "ts": times, "price": [prices[moment] for moment in times]})
     frame["ts"] = pd.to_datetime(frame["ts"], utc=True)
-    computed = compute_statistics(frame, {"bitcoin": times[0]}, {}, rules)
+    frame = frame.assign(sigma_variance=math.nan, sigma_samples=math.nan)
+    computed = compute_statistics(frame, {"bitcoin": times[0]}, rules)
     computed["source"] = ["live" if moment in lives else "history" for moment in times]
-    return [
-        (anomaly.rule, anomaly.ts)
-        for anomaly in detect_anomalies(computed, {"bitcoin": first_pull}, {}, rules).anomalies
-    ]
+    computed["age_minutes"] = 1.0
+    ((_, seen),) = observe(computed, "usd", {"bitcoin": first_pull}, rules)
+    told = decide_all({}, seen, rules.for_coin("bitcoin"))
+    return [(turn.note, turn.ts) for turn in told if turn.incident.is_open]
 
 
 @pytest.mark.parametrize("history_days", [3, 90])

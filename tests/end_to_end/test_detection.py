@@ -1,0 +1,167 @@
+"""The rules on prices that really happened, and on faults put into them: what docs/detection.md says of their worth."""
+
+import math
+import random
+from datetime import timedelta
+from decimal import Decimal
+
+import pandas as pd
+import pytest
+
+from coinwatch.analysis.incidents import decide_all
+from coinwatch.analysis.observations import observe
+from coinwatch.analysis.screening import Standing, Value, screen
+from coinwatch.analysis.statistics import compute_statistics
+from coinwatch.rules import load_rules
+from coinwatch.settings import PROJECT_DIR
+
+RULES = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
+MARKET = ("move_1h", "move_24h")
+
+
+def detect(points):
+    """All that is told of live prices [(time, price or None), …]: (note, state, time, reason or move), in order."""
+    decisions, _ = screen(
+        Standing(), (Value(t, None if p is None else Decimal(str(p))) for t, p in points), RULES.defaults.bad_value
+    )
+    told = [
+        ("bad_value", "held", decision.value.ts, decision.reason)
+        for decision in decisions
+        if decision.verdict == "held"
+    ]
+    accepted = []
+    for decision in decisions:
+        if decision.verdict == "accepted":
+            accepted += [*decision.released, decision.value]
+            if decision.released:
+                told.append(("level_confirmed", "resolved", decision.value.ts, ""))
+    frame = pd.DataFrame(
+        {"coin": "bitcoin", "ts": [value.ts for value in accepted], "price": [float(value.price) for value in accepted]}
+    )
+    frame["ts"] = pd.to_datetime(frame["ts"], utc=True)
+    frame = frame.assign(sigma_variance=math.nan, sigma_samples=math.nan)
+    since = {"bitcoin": accepted[0].ts}
+    history = compute_statistics(frame, since, RULES).assign(source="live", age_minutes=math.nan)
+    ((_, seen),) = observe(history, "usd", since, RULES)
+    turns = decide_all({}, seen, RULES.defaults)
+    told += [(turn.note, turn.incident.state, turn.ts, turn.change_pct) for turn in turns]
+    return sorted(told, key=lambda each: (each[2], each[0]))
+
+
+@pytest.fixture(scope="module")
+def polls(recordings):
+    """Symbol → [(time, price), …]."""
+    recorded = pd.read_csv(recordings / "coingecko_polled_2026.csv")
+    recorded["ts"] = pd.to_datetime(recorded["timestamp_utc"], utc=True)
+    return {
+        symbol: sorted(zip(rows["ts"].dt.to_pydatetime(), rows["current_price_usd"], strict=True))
+        for symbol, rows in recorded.groupby("symbol")
+        # Those that came and went among the largest coins have a few polls only.
+        if len(rows) > 2000
+    }
+
+
+@pytest.fixture(scope="module")
+def hours(recordings):
+    recorded = pd.read_csv(recordings / "btc_hourly_coinbase_2024.csv")
+    times = pd.to_datetime(recorded["timestamp_utc"], utc=True)
+    return list(zip(times.dt.to_pydatetime(), recorded["close"], strict=True))
+
+
+def test_on_polls_that_really_happened_alerts_are_few_and_each_is_a_real_move(polls, capsys):
+    """All coins of 17 weeks, from a cold start; the first two weeks teach."""
+    lines, alerts = [], 0
+    for symbol, points in polls.items():
+        begin = points[0][0] + timedelta(days=14)
+        weeks = (points[-1][0] - begin) / timedelta(weeks=1)
+        prices, times = dict(points), [t for t, _ in points]
+        told = [
+            each for each in detect(points) if each[0] in MARKET and each[1] in ("firing", "worse") and each[2] >= begin
+        ]
+        lines.append(f"{symbol}: {len(told)} market alerts in {weeks:.1f} weeks")
+        alerts += len(told)
+        assert weeks > 15
+        assert len(told) <= 0.5 * weeks
+        for note, state, ts, change in told:
+            lines.append(f"  {ts:%Y-%m-%d %H:%M} {note:<8} {state:<6} {change:+6.2f} % to {prices[ts]:,g}")
+            # By the polls themselves: in the time that the rule looks at, the price really was that far away.
+            span = timedelta(hours=25 if note == "move_24h" else 3)
+            away = [abs(prices[ts] / prices[t] - 1) for t in times if ts - span <= t < ts]
+            assert max(away) >= abs(change) / 100 - 1e-9
+            assert abs(change) >= 3
+    with capsys.disabled():
+        print("", *lines, sep="\n")  # noqa: T201 - that is its purpose
+    assert alerts > 0
+
+
+def replace_hours(hours, faults):
+    """The prices with some of them changed: {number: price}."""
+    return [(t, faults.get(number, price)) for number, (t, price) in enumerate(hours)]
+
+
+def places(seed, count, hours, length=1):
+    """Hours far enough apart, after the usual move is known, in calm times: the fault is to be all that happens."""
+    chosen = random.Random(seed)  # noqa: S311 - a fixed choice is what is wanted
+    prices = [price for _, price in hours]
+    calm = [
+        number
+        for number in range(1000, len(hours) - 60, 80)
+        if max(prices[number - 30 : number + length + 30]) / min(prices[number - 30 : number + length + 30]) < 1.05
+    ]
+    return sorted(chosen.sample(calm, min(count, len(calm))))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+def test_absurd_values_are_held_back_in_the_same_hour_and_named(hours, seed):
+    chosen = random.Random(seed)  # noqa: S311 - likewise
+    numbers = places(seed, 40, hours)
+    kinds = {number: chosen.choice([10.0, 0.1, 0.01, 100.0, 0.0]) for number in numbers}
+    faults = {number: kinds[number] * hours[number][1] or None for number in numbers}
+    told = detect(replace_hours(hours, faults))
+    held = {ts for note, _, ts, _ in told if note == "bad_value"}
+    assert held == {hours[number][0] for number in numbers}
+    assert not [each for each in told if each[0] == "level_confirmed"]
+    # Nothing of them reaches the rules of moves.
+    usual = {each[:3] for each in detect(hours)}
+    near = {hours[number + after][0] for number in numbers for after in range(-1, 30)}
+    assert [each for each in told if each[0] in MARKET and each[2] in near and each[:3] not in usual] == []
+
+
+def test_spikes_of_one_sample_are_told_and_corrected_by_the_next_one(hours):
+    spikes = named = 0
+    for seed in (1, 2, 3, 4, 5):
+        chosen = random.Random(seed)  # noqa: S311 - likewise
+        numbers = places(seed, 40, hours)
+        sizes = {number: chosen.choice([-1, 1]) * chosen.uniform(0.08, 0.2) for number in numbers}
+        told = detect(replace_hours(hours, {number: hours[number][1] * (1 + size) for number, size in sizes.items()}))
+        found = {ts for note, state, ts, _ in told if (note, state) == ("move_1h", "firing")}
+        corrected = {ts for note, _, ts, _ in told if note == "spike_reverted"}
+        assert {hours[number][0] for number in numbers} <= found
+        spikes += len(numbers)
+        named += sum(hours[number + 1][0] in corrected for number in numbers)
+    assert spikes >= 100
+    assert named >= 0.99 * spikes
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+def test_a_frozen_feed_is_named_at_the_third_pull_and_over_when_it_moves(hours, seed):
+    chosen = random.Random(seed)  # noqa: S311 - likewise
+    numbers = places(seed, 40, hours, length=24)
+    lengths = {number: chosen.randint(3, 24) for number in numbers}
+    faults = {number + after: hours[number][1] for number in numbers for after in range(lengths[number])}
+    told = detect(replace_hours(hours, faults))
+    stale = {(ts, state) for note, state, ts, _ in told if note == "stale"}
+    assert {(hours[number + 2][0], "firing") for number in numbers} <= stale
+    assert {(hours[number + lengths[number]][0], "resolved") for number in numbers} <= stale
+    # Real prices of 2024 do not stand still.
+    assert len(stale) == 2 * len(numbers)
+
+
+def test_a_new_level_is_believed_at_the_third_pull_that_agrees(hours):
+    moved = [(t, price * (0.6 if number >= 2000 else 1.0)) for number, (t, price) in enumerate(hours[:2100])]
+    told = [each for each in detect(moved) if each[0] in ("bad_value", "level_confirmed")]
+    assert [(note, ts) for note, _, ts, _ in told] == [
+        ("bad_value", hours[2000][0]),
+        ("bad_value", hours[2001][0]),
+        ("level_confirmed", hours[2002][0]),
+    ]
