@@ -71,7 +71,7 @@ class Amount(TypeDecorator[Decimal]):
         return Decimal(repr(value)) if isinstance(value, float) else value
 
 
-VERSION = "0001"
+VERSION = "0003"
 """The newest migration: what a warehouse has when it has these tables."""
 
 metadata = MetaData()
@@ -137,21 +137,23 @@ price_statistics = Table(
 alerts = Table(
     "alerts",
     metadata,
-    Column("id", Text, primary_key=True, comment="made of rule, coin, currency and ts: the same finding, the same id"),
+    Column("id", Text, primary_key=True, comment="made of rule, coin, currency, state and ts: the same finding, the same id"),
     Column("coin", Text, nullable=False),
     Column("currency", Text, nullable=False),
     Column("rule", Text, nullable=False, comment="move_1h or move_24h"),
     Column("severity", Text, nullable=False, comment="warning, or critical from twice the threshold on"),
-    Column("state", Text, nullable=False, comment="firing"),
+    Column("state", Text, nullable=False, comment="what became of the incident: firing, worse, resolved or corrected"),
     Column("ts", UtcTime, nullable=False, comment="time of the price that raised it"),
     Column("value", Double, nullable=False, comment="the move in percent"),
     Column("threshold", Double, nullable=False, comment="the move that the rule allows, in percent"),
     Column("message", Text, nullable=False),
     Column("raised_at", UtcTime, nullable=False),
     Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
-    Column("delivery", Text, nullable=False, comment="pending, not_configured or delivered"),
-    Column("delivery_error", Text, comment="why the last try failed; null if it did not"),
+    Column("delivery", Text, nullable=False, comment="pending, not_configured, delivered, silenced, held or refused"),
+    Column("delivery_error", Text, comment="why it was not delivered; null if it was"),
     Column("run_id", Text, nullable=False, comment="run of process_prices that raised it"),
+    Column("incident_id", Text, comment="the incident that it is a turn of; null before there were incidents"),
+    Column("message_id", Text, comment="the Slack message that carried it, alone or with others"),
     Index("alerts_coin_rule_ts", "coin", "currency", "rule", "ts"),
     Index("alerts_delivery", "delivery"),
     comment="Market alerts: decided and stored first, delivered after",
@@ -196,4 +198,76 @@ s3_objects = Table(
     Column("uploaded_at", UtcTime, nullable=False),
     PrimaryKeyConstraint("bucket", "key"),
     comment="What S3 has: the ledger that lets the next run heal an outage",
+)
+
+
+silences = Table(
+    "silences",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("coin", Text, nullable=False, comment="a CoinGecko id, or * for all"),
+    Column("rule", Text, nullable=False, comment="a rule, * for all of them, or the key of a trouble"),
+    Column("until", UtcTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    comment="Alerts about these are stored and not sent, until then",
+)
+
+acknowledgements = Table(
+    "acknowledgements",
+    metadata,
+    Column("subject", Text, primary_key=True, comment="id of the incident or of the trouble"),
+    Column("reason", Text, nullable=False),
+    Column("acknowledged_at", UtcTime, nullable=False),
+    comment="Somebody has taken care: no more messages until it is over",
+)
+
+troubles = Table(
+    "troubles",
+    metadata,
+    Column("key", Text, primary_key=True, comment="names the trouble: the same one, the same key"),
+    Column("id", Text, nullable=False, comment="key and since: this time that it came up"),
+    Column("state", Text, nullable=False, comment="noticed (not for long enough yet), open or over"),
+    Column("title", Text, nullable=False),
+    Column("what", Text, nullable=False, comment="what happened, as it was last seen"),
+    Column("action", Text, nullable=False, comment="what to do"),
+    Column("link", Text, comment="the page to look at"),
+    Column("since", UtcTime, nullable=False),
+    Column("last_seen", UtcTime, nullable=False),
+    Column("times", Integer, nullable=False, comment="how often it was seen since then"),
+    Column("told_at", UtcTime, comment="when the last message about it was stored; null without any"),
+    Column("over_at", UtcTime, comment="null until it is over"),
+    comment="The pipeline's own troubles, as they stand today",
+)
+
+trouble_messages = Table(
+    "trouble_messages",
+    metadata,
+    Column("id", Text, primary_key=True, comment="made of the trouble's id and the state"),
+    Column("trouble_id", Text, nullable=False),
+    Column("key", Text, nullable=False, comment="of the trouble"),
+    Column("state", Text, nullable=False, comment="begun, reminder or over"),
+    Column("title", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("link", Text),
+    Column("since", UtcTime, nullable=False),
+    Column("raised_at", UtcTime, nullable=False),
+    Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
+    Column("delivery", Text, nullable=False, comment="as in alerts; superseded: the one after it tells it too"),
+    Column("delivery_error", Text, comment="why it was not delivered; null if it was"),
+    Column("message_id", Text, comment="the Slack message that carried it, alone or with others"),
+    Index("trouble_messages_delivery", "delivery"),
+    Index("trouble_messages_trouble", "trouble_id"),
+    comment="What is told of troubles: stored first, delivered after, like the alerts",
+)
+
+dead_webhooks = Table(
+    "dead_webhooks",
+    metadata,
+    Column("fingerprint", Text, primary_key=True, comment="part of the SHA-256 of the webhook, which is a secret"),
+    Column("connection", Text, nullable=False),
+    Column("reason", Text, nullable=False, comment="what Slack answered"),
+    Column("dead_since", UtcTime, nullable=False),
+    comment="Webhooks that Slack refuses for good: nothing is posted to them any more",
 )

@@ -56,7 +56,7 @@ def test_a_warehouse_is_opened_again_with_all_that_it_has(warehouse_url):
 def test_a_warehouse_of_a_newer_version_is_left_alone(warehouse, warehouse_url):
     with warehouse.begin() as connection:
         connection.execute(text("UPDATE coinwatch_version SET version_num = '9999'"))
-    with pytest.raises(WarehouseError, match="schema version 9999, newer than the 0001"):
+    with pytest.raises(WarehouseError, match="schema version 9999, newer than the 0003"):
         open_warehouse(warehouse_url)
 
 
