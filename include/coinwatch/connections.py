@@ -15,6 +15,7 @@ from coinwatch.settings import Settings, load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from coinwatch.alerting.delivery import Slack
     from coinwatch.alerting.slack import Webhook
     from coinwatch.pipeline.ingest import Ingest
     from coinwatch.pipeline.process import Process
@@ -142,11 +143,17 @@ def _sqlite_path(connection: Any) -> str:
     return str(path)
 
 
-def open_slack() -> "Webhook | None":
-    """The webhook of `slack_default`; none without that connection."""
+def open_slack() -> "Slack":
+    """The webhooks of `slack_default` and `slack_failures`, each if there is that connection."""
+    from coinwatch.alerting.delivery import Slack
+
+    return Slack(alerts=_open_webhook(s.SLACK_CONN_ID), failures=_open_webhook(s.FAILURES_CONN_ID))
+
+
+def _open_webhook(conn_id: str) -> "Webhook | None":
     from coinwatch.alerting.slack import open_webhook
 
-    return None if find_connection(s.SLACK_CONN_ID) is None else open_webhook()
+    return None if find_connection(conn_id) is None else open_webhook(conn_id)
 
 
 def open_s3() -> "S3Store | None":

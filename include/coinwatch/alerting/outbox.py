@@ -1,18 +1,26 @@
-"""The outbox: alerts are stored first, in the transaction that decides them, and delivered after."""
+"""The outbox: what is to be told is stored first, in the transaction that decides it, and delivered after.
 
+It has two tables of the same make: ``alerts`` of the market, and ``trouble_messages`` of the pipeline itself.
+"""
+
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy import Connection, Row, Table, and_, delete, exists, func, or_, select, update
 
-from coinwatch.alerting.messages import describe
+from coinwatch.alerting.messages import ENDS, describe
+from coinwatch.alerting.silences import active_silences, silenced_alerts, silenced_troubles
 from coinwatch.analysis.anomalies import Anomaly, LastAlert
 from coinwatch.storage import schema
 from coinwatch.storage.warehouse import upsert
 from coinwatch.times import compact_time
+
+WAITING = ("pending", "not_configured")
+"""How a delivery stands before Slack has taken it."""
 
 _a = schema.alerts.c
 
@@ -33,6 +41,7 @@ class Alert:
     message: str
     raised_at: datetime
     run_id: str
+    incident_id: str | None = None
     delivery: str = "pending"
 
     @classmethod
@@ -75,33 +84,107 @@ def last_alerts(connection: Connection, currency: str) -> dict[tuple[str, str], 
     return {(row.coin, row.rule): LastAlert(row.ts, math.log1p(row.value / 100)) for row in rows}
 
 
-def undelivered(connection: Connection, of_interest_since: datetime) -> Sequence[Row[Any]]:
-    """Alerts that Slack has yet to get, in the order in which they were raised.
+def waiting(connection: Connection, table: Table, of_interest_since: datetime) -> Sequence[Row[Any]]:
+    """What Slack has yet to get, in the order in which it was raised.
 
     Args:
         connection: A transaction.
-        of_interest_since: Of those that were raised while there was no Slack, only the ones about a price from this
-            time on; those that Slack did not take come whatever their age.
+        table: ``alerts`` or ``trouble_messages``.
+        of_interest_since: Of what was raised while there was no Slack, only that of this time on; what Slack did not
+            take comes whatever its age.
     """
-    waiting = or_(_a.delivery == "pending", and_(_a.delivery == "not_configured", _a.ts >= of_interest_since))
-    return connection.execute(select(schema.alerts).where(waiting).order_by(_a.raised_at, _a.id)).all()
+    c = table.c
+    # A market alert is as old as its price.
+    age = c.ts if table is schema.alerts else c.raised_at
+    waits = or_(c.delivery == "pending", and_(c.delivery == "not_configured", age >= of_interest_since))
+    return connection.execute(select(table).where(waits).order_by(c.raised_at, c.id)).all()
 
 
-def mark_delivered(connection: Connection, alert_id: str, at: datetime) -> None:
-    """Slack has taken an alert."""
-    _change(connection, alert_id, delivery="delivered", delivered_at=at, delivery_error=None)
+def hold_back(connection: Connection, at: datetime) -> None:
+    """Take out of what waits what nobody wants to hear: silenced, acknowledged, or the end of what was never told.
+
+    Args:
+        connection: The transaction in which is read what waits.
+        at: The time.
+    """
+    for silence in active_silences(connection, at):
+        said = f"silenced until {silence.until:%Y-%m-%d %H:%M} UTC: {silence.reason}"
+        for table, concerned in (
+            (schema.alerts, silenced_alerts(silence)),
+            (schema.trouble_messages, silenced_troubles(silence)),
+        ):
+            where = and_(table.c.delivery.in_(WAITING), concerned)
+            connection.execute(update(table).where(where).values(delivery="silenced", delivery_error=said))
+    acknowledged = select(schema.acknowledgements.c.subject)
+    where = and_(_a.delivery.in_(WAITING), _a.state == "worse", _a.incident_id.in_(acknowledged))
+    connection.execute(update(schema.alerts).where(where).values(delivery="held", delivery_error="acknowledged"))
+    _hold_ends_of_untold(connection)
 
 
-def mark_failed(connection: Connection, alert_id: str, error: str) -> None:
-    """Slack has not taken an alert; it stays pending."""
-    _change(connection, alert_id, delivery="pending", delivery_error=error)
+def _hold_ends_of_untold(connection: Connection) -> None:
+    """Whoever was not told that something began need not hear that it is over."""
+    unheard = "nobody was told that it began"
+    for table, group, ends in (
+        (schema.alerts, "incident_id", ENDS),
+        (schema.trouble_messages, "trouble_id", ("over",)),
+    ):
+        other = table.alias()
+        # A trouble that ended before it could be told is told by its end alone.
+        told = select(other.c.id).where(
+            other.c[group] == table.c[group],
+            other.c.id != table.c.id,
+            other.c.delivery.not_in(("silenced", "held")),
+        )
+        where = and_(table.c.delivery.in_(WAITING), table.c.state.in_(ends), table.c[group].is_not(None), ~exists(told))
+        connection.execute(update(table).where(where).values(delivery="held", delivery_error=unheard))
 
 
-def mark_not_configured(connection: Connection) -> None:
+def mark_delivered(connection: Connection, table: Table, ids: Sequence[str], message_id: str, at: datetime) -> None:
+    """Slack has taken a message."""
+    _change(connection, table, ids, delivery="delivered", delivered_at=at, delivery_error=None, message_id=message_id)
+
+
+def mark_failed(connection: Connection, table: Table, ids: Sequence[str], error: str) -> None:
+    """Slack has not taken a message; what was in it stays pending."""
+    _change(connection, table, ids, delivery="pending", delivery_error=error)
+
+
+def mark_refused(connection: Connection, table: Table, ids: Sequence[str], error: str) -> None:
+    """Slack takes everything else, but never this."""
+    _change(connection, table, ids, delivery="refused", delivery_error=error)
+
+
+def mark_not_configured(connection: Connection, table: Table) -> None:
     """There is no Slack to deliver to; what is waiting says so."""
-    statement = update(schema.alerts).where(_a.delivery == "pending")
+    statement = update(table).where(table.c.delivery == "pending")
     connection.execute(statement.values(delivery="not_configured"))
 
 
-def _change(connection: Connection, alert_id: str, **values: Any) -> None:
-    connection.execute(update(schema.alerts).where(_a.id == alert_id).values(**values))
+def _change(connection: Connection, table: Table, ids: Sequence[str], **values: Any) -> None:
+    connection.execute(update(table).where(table.c.id.in_(ids)).values(**values))
+
+
+def fingerprint(url: str) -> str:
+    """What tells one webhook from another and gives neither away."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def is_dead(connection: Connection, url: str) -> bool:
+    """Whether Slack has refused a webhook for good."""
+    c = schema.dead_webhooks.c
+    return connection.execute(select(c.reason).where(c.fingerprint == fingerprint(url))).first() is not None
+
+
+def mark_dead(connection: Connection, url: str, conn_id: str, reason: str, at: datetime) -> None:
+    """Post nothing more to a webhook; another one in the same connection is alive at once."""
+    values = {"fingerprint": fingerprint(url), "connection": conn_id, "reason": reason, "dead_since": at}
+    upsert(connection, schema.dead_webhooks, [values], keep=True)
+
+
+def revive(connection: Connection) -> int:
+    """Forget which webhooks are dead, because somebody has mended them where they are.
+
+    Returns:
+        How many were dead.
+    """
+    return connection.execute(delete(schema.dead_webhooks)).rowcount

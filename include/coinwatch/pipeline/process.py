@@ -22,7 +22,7 @@ from coinwatch.storage.raw_log import RawLogError, strip_header
 from coinwatch.times import format_time
 
 if TYPE_CHECKING:
-    from coinwatch.alerting.slack import Webhook
+    from coinwatch.alerting.delivery import Slack
     from coinwatch.storage.s3 import S3Store
 
 log = logging.getLogger(__name__)
@@ -162,20 +162,22 @@ class Process:
                 clear_work(connection, "export", currency, since)
         return {coin: format_time(moment) for coin, moment in exported.items()}
 
-    def send_slack_alerts(self, webhook: "Webhook | None", base_url: str, *, simulated: bool) -> int:
-        """Deliver the alerts that Slack has not got yet.
+    def send_slack_alerts(self, slack: "Slack", base_url: str, *, simulated: bool) -> int:
+        """Deliver what Slack has not got yet.
 
         Args:
-            webhook: None if Slack is not configured.
+            slack: The channels, as far as they are configured.
             base_url: Where Airflow's pages are, for links.
             simulated: Whether the prices come from the sandbox.
 
         Returns:
             Alerts that were delivered.
         """
-        from coinwatch.alerting.slack import deliver
+        from coinwatch.alerting.delivery import delivery
 
-        return deliver(self.warehouse, webhook, self.clock, base_url, simulated=simulated)
+        return delivery(
+            self.settings, self.warehouse, self.rules, self.clock, slack, base_url, simulated=simulated
+        ).deliver()
 
     def upload_to_s3(self, store: "S3Store | None") -> dict[str, int]:
         """Upload the partitions that have changed and the snapshots that are new.

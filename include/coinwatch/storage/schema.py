@@ -137,7 +137,12 @@ price_statistics = Table(
 alerts = Table(
     "alerts",
     metadata,
-    Column("id", Text, primary_key=True, comment="made of rule, coin, currency, state and ts: the same finding, the same id"),
+    Column(
+        "id",
+        Text,
+        primary_key=True,
+        comment="made of rule, coin, currency, state and ts",
+    ),
     Column("coin", Text, nullable=False),
     Column("currency", Text, nullable=False),
     Column("rule", Text, nullable=False, comment="move_1h or move_24h"),

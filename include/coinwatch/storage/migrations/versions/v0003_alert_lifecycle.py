@@ -29,15 +29,9 @@ def upgrade() -> None:
             )
         )
     if op.get_context().dialect.name == "postgresql":
-        _comment(
-            "alerts", "id", "made of rule, coin, currency, state and ts: the same finding, the same id", nullable=False
-        )
-        _comment(
-            "alerts", "state", "what became of the incident: firing, worse, resolved or corrected", nullable=False
-        )
-        _comment(
-            "alerts", "delivery", "pending, not_configured, delivered, silenced, held or refused", nullable=False
-        )
+        _comment("alerts", "id", "made of rule, coin, currency, state and ts", nullable=False)
+        _comment("alerts", "state", "what became of the incident: firing, worse, resolved or corrected", nullable=False)
+        _comment("alerts", "delivery", "pending, not_configured, delivered, silenced, held or refused", nullable=False)
         _comment("alerts", "delivery_error", "why it was not delivered; null if it was", nullable=True)
     op.create_table(
         "silences",
