@@ -15,7 +15,8 @@ from coinwatch.settings import Settings, load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from coinwatch.alerting.delivery import Slack
+    from coinwatch.alerting.delivery import Delivery, Slack
+    from coinwatch.alerting.failures import Failures
     from coinwatch.alerting.slack import Webhook
     from coinwatch.pipeline.ingest import Ingest
     from coinwatch.pipeline.process import Process
@@ -148,6 +149,32 @@ def open_slack() -> "Slack":
     from coinwatch.alerting.delivery import Slack
 
     return Slack(alerts=_open_webhook(s.SLACK_CONN_ID), failures=_open_webhook(s.FAILURES_CONN_ID))
+
+
+def open_delivery() -> "Delivery":
+    """What delivers messages, with the warehouse open."""
+    from coinwatch.alerting.delivery import delivery
+    from coinwatch.rules import load_rules
+
+    settings = load_settings()
+    return delivery(
+        settings,
+        open_default_warehouse(settings),
+        load_rules(settings.config),
+        utc_now,
+        open_slack(),
+        airflow_url(),
+        simulated=prices_are_simulated(),
+    )
+
+
+def open_failures() -> "Failures":
+    """What is done about tasks that failed."""
+    from coinwatch.alerting.failures import Failures
+
+    return Failures(
+        load_settings().data_dir / s.FAILED_TASKS, utc_now, open_delivery, open_slack, simulated=prices_are_simulated()
+    )
 
 
 def _open_webhook(conn_id: str) -> "Webhook | None":

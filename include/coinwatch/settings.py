@@ -18,6 +18,9 @@ SLACK_API_CONN_ID = "slack_api_default"
 AWS_CONN_ID = "aws_default"
 WAREHOUSE_CONN_ID = "warehouse_default"
 
+FAILED_TASKS = "failed_tasks"
+"""Folder in the data folder that has a file for each task that failed and has not gone through since."""
+
 HISTORY_DAYS_MAX = 365
 """Public API users can ask for the past 365 days (CoinGecko error 10012)."""
 
