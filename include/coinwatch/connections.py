@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from coinwatch.alerting.failures import Failures
     from coinwatch.alerting.slack import Webhook
     from coinwatch.pipeline.ingest import Ingest
+    from coinwatch.pipeline.operate import Operator
     from coinwatch.pipeline.process import Process
+    from coinwatch.pipeline.watch import Watch
     from coinwatch.sources.coingecko import CoinGeckoClient
     from coinwatch.storage.s3 import S3Store
 
@@ -64,6 +66,23 @@ def open_process() -> "Process":
 
     settings = load_settings()
     return Process(settings, open_default_warehouse(settings), load_rules(settings.config), utc_now)
+
+
+def open_watch() -> "Watch":
+    """What the steps of `watch_feed` work with."""
+    from coinwatch.pipeline.watch import Watch
+    from coinwatch.rules import load_rules
+
+    settings = load_settings()
+    return Watch(settings, open_default_warehouse(settings), load_rules(settings.config), utc_now)
+
+
+def open_operator() -> "Operator":
+    """What the steps of `manage_alerts` work with."""
+    from coinwatch.pipeline.operate import Operator
+
+    settings = load_settings()
+    return Operator(settings, open_default_warehouse(settings), utc_now)
 
 
 def open_coingecko() -> "CoinGeckoClient":

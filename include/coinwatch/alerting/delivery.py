@@ -17,10 +17,10 @@ from urllib.parse import quote
 from pydantic import BaseModel
 from sqlalchemy import Connection, Engine, Row, Table, select
 
-from coinwatch.alerting import messages, outbox
+from coinwatch.alerting import messages, outbox, webhooks
 from coinwatch.alerting.charts import sparkline
 from coinwatch.alerting.messages import AlertNote, SlackMessage, TroubleNote
-from coinwatch.alerting.slack import MessageRefused, SlackError, Webhook, WebhookDead, post
+from coinwatch.alerting.slack import KEPT, MessageRefused, SlackError, Webhook, WebhookDead, post
 from coinwatch.alerting.troubles import end_trouble, raise_trouble
 from coinwatch.rules import RuleBook
 from coinwatch.settings import FAILURES_CONN_ID, SLACK_CONN_ID, Settings
@@ -191,7 +191,7 @@ class Delivery:
 
     def _is_dead(self, webhook: Webhook) -> bool:
         with self.engine.begin() as connection:
-            return outbox.is_dead(connection, webhook.url)
+            return webhooks.is_dead(connection, webhook.url)
 
     def _send_all(self, channel: _Channel) -> int:
         """Send what waits in a table.
@@ -206,7 +206,8 @@ class Delivery:
         with self.engine.begin() as connection:
             outbox.hold_back(connection, now)
             rows = outbox.waiting(connection, table, now - self.max_age)
-            dead = outbox.is_dead(connection, channel.webhook.url)
+            dead = webhooks.is_dead(connection, channel.webhook.url)
+            wait = webhooks.seconds_to_wait(connection, channel.webhook.url, now)
             parcels = [] if dead else list(self._parcels(connection, table, rows, now))
         if dead and rows:
             log.warning(
@@ -215,6 +216,8 @@ class Delivery:
                 len(rows),
                 channel.conn_id,
             )
+        elif wait and rows:
+            raise SlackError(f"Slack asked to get nothing for another {wait:.0f} s; {KEPT}", retry_after=wait)
         delivered = 0
         for number, parcel in enumerate(parcels):
             if number:
@@ -253,7 +256,6 @@ class Delivery:
         return _parcel(rows, message)
 
     def _alert_note(self, connection: Connection, row: Row[Any]) -> AlertNote:
-        setting = self.setting(row.coin, row.rule)
         return AlertNote(
             id=row.id,
             coin=row.coin,
@@ -264,8 +266,7 @@ class Delivery:
             ts=row.ts,
             value=row.value,
             threshold=row.threshold,
-            facts=f"Rule {row.rule}: from {messages.format_pct(row.threshold)} on"
-            + (f" ({setting})" if setting else ""),
+            facts=messages.rule_facts(row.rule, row.threshold, self.setting(row.coin, row.rule)),
             chart=_chart(connection, row),
         )
 
@@ -282,6 +283,9 @@ class Delivery:
                 outbox.mark_failed(connection, channel.table, parcel.ids, str(error))
                 if isinstance(error, WebhookDead):
                     self._note_dead(connection, channel, error)
+                elif error.retry_after is not None:
+                    until = self.clock() + timedelta(seconds=error.retry_after)
+                    webhooks.mark_paused(connection, channel.webhook.url, channel.conn_id, str(error), until)
             raise
         return self._note_delivered(channel, parcel)
 
@@ -313,13 +317,14 @@ class Delivery:
         now = self.clock()
         with self.engine.begin() as connection:
             outbox.mark_delivered(connection, channel.table, parcel.ids, parcel.id, now)
+            webhooks.mark_well(connection, channel.webhook.url)
             end_trouble(connection, _dead_key(channel.conn_id), now, "The connection works again.")
         log.info("delivered to %s: %s", channel.conn_id, ", ".join(parcel.ids))
         return len(parcel.ids)
 
     def _note_dead(self, connection: Connection, channel: _Channel, error: WebhookDead) -> None:
         now = self.clock()
-        outbox.mark_dead(connection, channel.webhook.url, channel.conn_id, str(error), now)
+        webhooks.mark_dead(connection, channel.webhook.url, channel.conn_id, str(error), now)
         raise_trouble(
             connection,
             _dead_key(channel.conn_id),

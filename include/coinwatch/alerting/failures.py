@@ -21,7 +21,7 @@ from coinwatch.alerting.delivery import UNDELIVERED, Delivery, Slack
 from coinwatch.alerting.messages import TroubleNote, trouble_message
 from coinwatch.alerting.outbox import mark_delivered
 from coinwatch.alerting.slack import SlackError, WebhookDead, post
-from coinwatch.alerting.troubles import end_trouble, raise_trouble
+from coinwatch.alerting.troubles import end_trouble, open_troubles, raise_trouble
 from coinwatch.errors import CoinwatchError
 from coinwatch.settings import FAILURES_CONN_ID, SLACK_CONN_ID
 from coinwatch.storage import schema
@@ -279,6 +279,15 @@ def raise_undelivered(connection: Connection, what: str, at: datetime, link: str
         at=at,
         link=link,
     )
+
+
+def settle(connection: Connection, folder: Path) -> None:
+    """Raise the troubles of marks that the warehouse could not be told of."""
+    known = {trouble.key for trouble in open_troubles(connection)}
+    for path in sorted(folder.glob("*.json")):
+        mark = Mark.read(path)
+        if mark.key not in known:
+            mark.store(connection, mark.since)
 
 
 def forget(folder: Path, key: str) -> None:

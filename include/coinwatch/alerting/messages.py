@@ -114,8 +114,8 @@ class AlertNote:
         severity: ``warning`` or ``critical``.
         message: What happened, in words and with the usual range.
         ts: Time of the price.
-        value: How far it is, as ``threshold`` is measured.
-        threshold: From where on the rule is broken.
+        value: How far it is, as ``threshold`` is measured; none where it is about no move.
+        threshold: From where on the rule is broken; likewise.
         facts: The rule and how it is set.
         chart: The last hours as a line of text; may be empty.
     """
@@ -127,8 +127,8 @@ class AlertNote:
     severity: str
     message: str
     ts: datetime
-    value: float
-    threshold: float
+    value: float | None
+    threshold: float | None
     facts: str
     chart: str
 
@@ -156,6 +156,14 @@ class TroubleNote:
     link: str | None
     since: datetime
     raised_at: datetime
+
+
+def rule_facts(rule: str, threshold: float | None, setting: str) -> str:
+    """The rule, from where on it is broken, and how it is set in the rules file."""
+    told = f"Rule {rule}"
+    if threshold is not None:
+        told += f": from {format_pct(threshold)} on"
+    return told + (f" ({setting})" if setting else "")
 
 
 def alert_message(notes: Sequence[AlertNote], run_url: str, *, simulated: bool) -> SlackMessage:
@@ -186,7 +194,7 @@ def alert_message(notes: Sequence[AlertNote], run_url: str, *, simulated: bool) 
 
 def _urgency(note: AlertNote) -> tuple[bool, bool, float, str]:
     """Sorts what needs somebody before what does not, and the larger move before the smaller one."""
-    times = abs(note.value / note.threshold) if note.threshold else 0.0
+    times = abs(note.value / note.threshold) if note.value is not None and note.threshold else 0.0
     return (note.state in ENDS, note.severity != "critical", -times, note.id)
 
 

@@ -3,14 +3,13 @@
 It has two tables of the same make: ``alerts`` of the market, and ``trouble_messages`` of the pipeline itself.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, Row, Table, and_, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, Table, and_, exists, func, or_, select, update
 
 from coinwatch.alerting.messages import ENDS, describe
 from coinwatch.alerting.silences import active_silences, silenced_alerts, silenced_troubles
@@ -36,8 +35,8 @@ class Alert:
     severity: str
     state: str
     ts: datetime
-    value: float
-    threshold: float
+    value: float | None
+    threshold: float | None
     message: str
     raised_at: datetime
     run_id: str
@@ -162,29 +161,3 @@ def mark_not_configured(connection: Connection, table: Table) -> None:
 
 def _change(connection: Connection, table: Table, ids: Sequence[str], **values: Any) -> None:
     connection.execute(update(table).where(table.c.id.in_(ids)).values(**values))
-
-
-def fingerprint(url: str) -> str:
-    """What tells one webhook from another and gives neither away."""
-    return hashlib.sha256(url.encode()).hexdigest()[:16]
-
-
-def is_dead(connection: Connection, url: str) -> bool:
-    """Whether Slack has refused a webhook for good."""
-    c = schema.dead_webhooks.c
-    return connection.execute(select(c.reason).where(c.fingerprint == fingerprint(url))).first() is not None
-
-
-def mark_dead(connection: Connection, url: str, conn_id: str, reason: str, at: datetime) -> None:
-    """Post nothing more to a webhook; another one in the same connection is alive at once."""
-    values = {"fingerprint": fingerprint(url), "connection": conn_id, "reason": reason, "dead_since": at}
-    upsert(connection, schema.dead_webhooks, [values], keep=True)
-
-
-def revive(connection: Connection) -> int:
-    """Forget which webhooks are dead, because somebody has mended them where they are.
-
-    Returns:
-        How many were dead.
-    """
-    return connection.execute(delete(schema.dead_webhooks)).rowcount

@@ -145,12 +145,12 @@ alerts = Table(
     ),
     Column("coin", Text, nullable=False),
     Column("currency", Text, nullable=False),
-    Column("rule", Text, nullable=False, comment="move_1h or move_24h"),
+    Column("rule", Text, nullable=False, comment="move_1h, move_24h, or another one of the rules file"),
     Column("severity", Text, nullable=False, comment="warning, or critical from twice the threshold on"),
     Column("state", Text, nullable=False, comment="what became of the incident: firing, worse, resolved or corrected"),
     Column("ts", UtcTime, nullable=False, comment="time of the price that raised it"),
-    Column("value", Double, nullable=False, comment="the move in percent"),
-    Column("threshold", Double, nullable=False, comment="the move that the rule allows, in percent"),
+    Column("value", Double, comment="the move in percent; null where it is about none"),
+    Column("threshold", Double, comment="the move that the rule allows, in percent; null where there is none"),
     Column("message", Text, nullable=False),
     Column("raised_at", UtcTime, nullable=False),
     Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
@@ -205,6 +205,23 @@ s3_objects = Table(
     comment="What S3 has: the ledger that lets the next run heal an outage",
 )
 
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("coin", Text),
+    Column("currency", Text),
+    Column("rule", Text),
+    Column("id", Text, nullable=False, comment="the incident_id of its alerts"),
+    Column("state", Text, nullable=False, comment="firing, worse, resolved or corrected; the first two are open"),
+    Column("opened_at", UtcTime, nullable=False, comment="time of the price that opened it"),
+    Column("changed_at", UtcTime, nullable=False, comment="time of the price that changed its state"),
+    Column("told_at", UtcTime, nullable=False, comment="time of the price of its newest firing or worse"),
+    Column("told", Double, nullable=False, comment="log return that was told then; 0 where it is about no move"),
+    Column("reference_price", Double, comment="price that it moved away from; null where it is about no move"),
+    PrimaryKeyConstraint("coin", "currency", "rule"),
+    comment="The newest incident of each coin and rule, open or over",
+)
 
 silences = Table(
     "silences",
@@ -267,12 +284,13 @@ trouble_messages = Table(
     comment="What is told of troubles: stored first, delivered after, like the alerts",
 )
 
-dead_webhooks = Table(
-    "dead_webhooks",
+webhooks = Table(
+    "webhooks",
     metadata,
     Column("fingerprint", Text, primary_key=True, comment="part of the SHA-256 of the webhook, which is a secret"),
     Column("connection", Text, nullable=False),
     Column("reason", Text, nullable=False, comment="what Slack answered"),
-    Column("dead_since", UtcTime, nullable=False),
-    comment="Webhooks that Slack refuses for good: nothing is posted to them any more",
+    Column("dead_since", UtcTime, comment="from when on nothing is posted to it; null while it lives"),
+    Column("not_before", UtcTime, comment="until when Slack asked to wait; null if it did not"),
+    comment="Webhooks that have to be left alone, for good or for a while",
 )

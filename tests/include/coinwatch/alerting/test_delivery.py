@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import insert, select
 
 from coinwatch.alerting.delivery import Slack, delivery
-from coinwatch.alerting.outbox import Alert, revive, store_alerts
+from coinwatch.alerting.outbox import Alert, store_alerts
 from coinwatch.alerting.silences import silence
 from coinwatch.alerting.slack import SlackError, WebhookDead, WebhookRefused, open_webhook
 from coinwatch.alerting.troubles import end_trouble, raise_trouble
+from coinwatch.alerting.webhooks import revive
 from coinwatch.rules import load_rules
 from coinwatch.sandbox.slack import SlackSandbox
 from coinwatch.settings import load_settings
@@ -205,10 +206,14 @@ def test_429_three_times_then_500_then_ok_sends_once_and_waits_as_asked(warehous
         send()
     # Short waits on the spot; a long one is the retry policy's, which frees the slot.
     assert (waits, caught.value.retry_after) == ([1.0, 2.0], 30.0)
+    # Whichever task comes meanwhile leaves Slack alone.
+    with pytest.raises(SlackError, match="nothing for another 10 s") as caught:
+        send(NOW + timedelta(seconds=20))
+    assert caught.value.retry_after == 10.0
     with pytest.raises(SlackError, match="Slack answered 500"):
-        send()
-    assert send() == 1
-    assert send() == 0
+        send(NOW + timedelta(seconds=30))
+    assert send(NOW + timedelta(seconds=30)) == 1
+    assert send(NOW + timedelta(seconds=30)) == 0
     assert ids_in(slack) == [["a-1"]]
 
 

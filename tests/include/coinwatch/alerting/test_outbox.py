@@ -7,16 +7,12 @@ from sqlalchemy import select
 
 from coinwatch.alerting.outbox import (
     Alert,
-    fingerprint,
     hold_back,
-    is_dead,
     last_alerts,
-    mark_dead,
     mark_delivered,
     mark_failed,
     mark_not_configured,
     mark_refused,
-    revive,
     store_alerts,
     waiting,
 )
@@ -231,15 +227,3 @@ def test_what_slack_never_takes_does_not_wait_any_more_and_says_why(connection):
     mark_refused(connection, schema.alerts, [ALERT.id], "invalid_blocks")
     assert waiting(connection, schema.alerts, TEN) == []
     assert deliveries(connection) == [("refused", "invalid_blocks")]
-
-
-def test_a_webhook_is_dead_until_another_one_is_in_its_place_or_somebody_says_that_it_lives(connection):
-    mark_dead(connection, "https://one", "slack_default", "Slack answered 410", TEN)
-    mark_dead(connection, "https://one", "slack_default", "again", TEN)
-    assert (is_dead(connection, "https://one"), is_dead(connection, "https://two")) == (True, False)
-    assert connection.execute(select(schema.dead_webhooks)).all() == [
-        (fingerprint("https://one"), "slack_default", "Slack answered 410", TEN)
-    ]
-    assert "one" not in fingerprint("https://one")
-    assert revive(connection) == 1
-    assert not is_dead(connection, "https://one")

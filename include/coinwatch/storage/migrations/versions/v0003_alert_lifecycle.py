@@ -28,11 +28,47 @@ def upgrade() -> None:
                 comment="the Slack message that carried it, alone or with others",
             )
         )
+        # Not every rule is about a move.
+        alerts.alter_column("value", existing_type=sa.Double(), nullable=True)
+        alerts.alter_column("threshold", existing_type=sa.Double(), nullable=True)
     if op.get_context().dialect.name == "postgresql":
         _comment("alerts", "id", "made of rule, coin, currency, state and ts", nullable=False)
         _comment("alerts", "state", "what became of the incident: firing, worse, resolved or corrected", nullable=False)
         _comment("alerts", "delivery", "pending, not_configured, delivered, silenced, held or refused", nullable=False)
+        _comment("alerts", "rule", "move_1h, move_24h, or another one of the rules file", nullable=False)
         _comment("alerts", "delivery_error", "why it was not delivered; null if it was", nullable=True)
+        for column, comment in (
+            ("value", "the move in percent; null where it is about none"),
+            ("threshold", "the move that the rule allows, in percent; null where there is none"),
+        ):
+            op.alter_column("alerts", column, comment=comment, existing_type=sa.Double(), existing_nullable=True)
+    op.create_table(
+        "incidents",
+        sa.Column("coin", sa.Text(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False, comment="the incident_id of its alerts"),
+        sa.Column(
+            "state",
+            sa.Text(),
+            nullable=False,
+            comment="firing, worse, resolved or corrected; the first two are open",
+        ),
+        sa.Column("opened_at", UtcTime(), nullable=False, comment="time of the price that opened it"),
+        sa.Column("changed_at", UtcTime(), nullable=False, comment="time of the price that changed its state"),
+        sa.Column("told_at", UtcTime(), nullable=False, comment="time of the price of its newest firing or worse"),
+        sa.Column(
+            "told", sa.Double(), nullable=False, comment="log return that was told then; 0 where it is about no move"
+        ),
+        sa.Column(
+            "reference_price",
+            sa.Double(),
+            nullable=True,
+            comment="price that it moved away from; null where it is about no move",
+        ),
+        sa.PrimaryKeyConstraint("coin", "currency", "rule"),
+        comment="The newest incident of each coin and rule, open or over",
+    )
     op.create_table(
         "silences",
         sa.Column("id", sa.Text(), nullable=False),
@@ -97,7 +133,7 @@ def upgrade() -> None:
     op.create_index("trouble_messages_delivery", "trouble_messages", ["delivery"], unique=False)
     op.create_index("trouble_messages_trouble", "trouble_messages", ["trouble_id"], unique=False)
     op.create_table(
-        "dead_webhooks",
+        "webhooks",
         sa.Column(
             "fingerprint",
             sa.Text(),
@@ -106,9 +142,12 @@ def upgrade() -> None:
         ),
         sa.Column("connection", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False, comment="what Slack answered"),
-        sa.Column("dead_since", UtcTime(), nullable=False),
+        sa.Column(
+            "dead_since", UtcTime(), nullable=True, comment="from when on nothing is posted to it; null while it lives"
+        ),
+        sa.Column("not_before", UtcTime(), nullable=True, comment="until when Slack asked to wait; null if it did not"),
         sa.PrimaryKeyConstraint("fingerprint"),
-        comment="Webhooks that Slack refuses for good: nothing is posted to them any more",
+        comment="Webhooks that have to be left alone, for good or for a while",
     )
 
 
