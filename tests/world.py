@@ -1,5 +1,6 @@
 """The pipeline on the sandbox's services, with a clock that tests set."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -9,8 +10,10 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
+from slack_sdk.webhook import WebhookClient
 from sqlalchemy import Engine, select
 
+from coinwatch.alerting.delivery import Slack
 from coinwatch.pipeline.ingest import Ingest
 from coinwatch.pipeline.process import Process
 from coinwatch.rules import load_rules
@@ -27,6 +30,9 @@ from coinwatch.storage.schema import metadata
 from coinwatch.storage.warehouse import open_warehouse
 
 BUCKET = "prices"
+
+SILENT = logging.getLogger("slack_sdk of the tests")
+SILENT.setLevel(logging.CRITICAL + 1)
 
 
 @dataclass
@@ -72,10 +78,10 @@ class World:
         for warehouse in self._opened:
             warehouse.dispose()
 
-    def webhook(self):
-        from slack_sdk.webhook import WebhookClient
-
-        return WebhookClient(f"{self.slack.url}/T/B/x", retry_handlers=[])
+    def channels(self) -> Slack:
+        """Slack with one webhook; nobody waits for it."""
+        webhook = WebhookClient(f"{self.slack.url}/T/B/x", retry_handlers=[], logger=SILENT)
+        return Slack(webhook, sleep=lambda _: None)
 
     def without_coingecko(self, unused_port: int) -> "World":
         """The same world while nobody listens where CoinGecko was."""
@@ -127,7 +133,7 @@ class World:
             lambda: self.process().load_raw_prices(),
             lambda: self.process().compute_rolling_statistics(),
             lambda: self.process().detect_anomalies("run"),
-            lambda: self.process().send_slack_alerts(self.webhook(), "http://airflow", simulated=True),
+            lambda: self.process().send_slack_alerts(self.channels(), "http://airflow", simulated=True),
             lambda: self.process().export_processed_csv(),
             lambda: self.process().upload_to_s3(self.store()),
         ]

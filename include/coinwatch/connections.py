@@ -18,9 +18,13 @@ from coinwatch.settings import Settings, load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from coinwatch.alerting.delivery import Delivery, Slack
+    from coinwatch.alerting.failures import Failures
     from coinwatch.alerting.slack import Webhook
     from coinwatch.pipeline.ingest import Ingest
+    from coinwatch.pipeline.operate import Operator
     from coinwatch.pipeline.process import Process
+    from coinwatch.pipeline.watch import Watch
     from coinwatch.sources.coingecko import CoinGeckoClient
     from coinwatch.storage.s3 import S3Store
 
@@ -71,6 +75,23 @@ def open_process() -> "Process":
 
     settings = load_settings()
     return Process(settings, open_default_warehouse(settings), load_rules(settings.config), utc_now)
+
+
+def open_watch() -> "Watch":
+    """What the steps of `watch_feed` work with."""
+    from coinwatch.pipeline.watch import Watch
+    from coinwatch.rules import load_rules
+
+    settings = load_settings()
+    return Watch(settings, open_default_warehouse(settings), load_rules(settings.config), utc_now)
+
+
+def open_operator() -> "Operator":
+    """What the steps of `manage_alerts` work with."""
+    from coinwatch.pipeline.operate import Operator
+
+    settings = load_settings()
+    return Operator(settings, open_default_warehouse(settings), utc_now)
 
 
 def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "CoinGeckoClient":
@@ -192,11 +213,43 @@ def _sqlite_path(connection: Any) -> str:
     return str(path)
 
 
-def open_slack() -> "Webhook | None":
-    """The webhook of `slack_default`; none without that connection."""
+def open_slack() -> "Slack":
+    """The webhooks of `slack_default` and `slack_failures`, each if there is that connection."""
+    from coinwatch.alerting.delivery import Slack
+
+    return Slack(alerts=_open_webhook(s.SLACK_CONN_ID), failures=_open_webhook(s.FAILURES_CONN_ID))
+
+
+def open_delivery() -> "Delivery":
+    """What delivers messages, with the warehouse open."""
+    from coinwatch.alerting.delivery import delivery
+    from coinwatch.rules import load_rules
+
+    settings = load_settings()
+    return delivery(
+        settings,
+        open_default_warehouse(settings),
+        load_rules(settings.config),
+        utc_now,
+        open_slack(),
+        airflow_url(),
+        simulated=prices_are_simulated(),
+    )
+
+
+def open_failures() -> "Failures":
+    """What is done about tasks that failed."""
+    from coinwatch.alerting.failures import Failures
+
+    return Failures(
+        load_settings().data_dir / s.FAILED_TASKS, utc_now, open_delivery, open_slack, simulated=prices_are_simulated()
+    )
+
+
+def _open_webhook(conn_id: str) -> "Webhook | None":
     from coinwatch.alerting.slack import open_webhook
 
-    return None if find_connection(s.SLACK_CONN_ID) is None else open_webhook()
+    return None if find_connection(conn_id) is None else open_webhook(conn_id)
 
 
 def open_s3() -> "S3Store | None":

@@ -1,11 +1,16 @@
 """What all tasks have in common, in one place."""
 
+import logging
 from datetime import timedelta
 from typing import Any
 
 import pendulum
 from airflow.sdk import RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryDecision
+
+from coinwatch.settings import FAILED_TASKS, load_settings
+
+log = logging.getLogger(__name__)
 
 START_DATE = pendulum.datetime(2026, 1, 1, tz="UTC")
 
@@ -40,6 +45,34 @@ class FailureRetryPolicy(RetryPolicy):
         return RetryDecision.default()
 
 
+def note_failure(context: Any) -> None:
+    """A task failed for good: the operators are told once (`on_failure_callback`)."""
+    _call_back("failed", context)
+
+
+def note_success(context: Any) -> None:
+    """A task went through: if it had failed before, the operators are told that this is over."""
+    _call_back("recovered", context)
+
+
+def _call_back(what: str, context: Any) -> None:
+    try:
+        # Nearly always nothing has failed before, and then nothing is loaded for it.
+        if what == "recovered" and not any((load_settings().data_dir / FAILED_TASKS).glob("*.json")):
+            return
+        from coinwatch.alerting.failures import TaskRun
+        from coinwatch.connections import open_failures
+
+        run, failures = TaskRun.of(context), open_failures()
+        if what == "failed":
+            failures.failed(run, context.get("exception"))
+        else:
+            failures.recovered(run)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not stand in the way of what the task itself came to
+        # Its text may hold the address of a database or a webhook.
+        log.error("the operators were not told what became of the task: %s", type(error).__name__)  # noqa: TRY400 - likewise
+
+
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "coinwatch",
     "retries": 4,
@@ -50,4 +83,6 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_policy": FailureRetryPolicy(),
     # Nothing takes this long; a task that hangs would stop all hours after it.
     "execution_timeout": timedelta(minutes=20),
+    "on_failure_callback": note_failure,
+    "on_success_callback": note_success,
 }

@@ -24,11 +24,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coinwatch import connections
 from coinwatch.alerting.messages import SlackMessage
-from coinwatch.alerting.slack import WebhookRefused, post
+from coinwatch.alerting.slack import MessageRefused, post
 from coinwatch.defaults import COINGECKO_POOL
 from coinwatch.errors import CoinwatchError
 from coinwatch.rules import load_rules
-from coinwatch.settings import COINGECKO_CONN_ID, SLACK_CONN_ID, Settings, SettingsError, load_settings
+from coinwatch.settings import (
+    COINGECKO_CONN_ID,
+    FAILURES_CONN_ID,
+    SLACK_CONN_ID,
+    Settings,
+    SettingsError,
+    load_settings,
+)
 from coinwatch.sources.answers import read_quotes
 from coinwatch.sources.coingecko import COINS_PER_REQUEST
 from coinwatch.sources.errors import CoinGeckoError
@@ -205,20 +212,25 @@ def _check_clock(answer: Answer, now: datetime) -> Iterator[Finding]:
 
 
 def _check_slack(*, post_message: bool) -> Finding:
-    webhook = connections.open_slack()
-    if webhook is None:
+    slack = connections.open_slack()
+    channels = [(SLACK_CONN_ID, slack.alerts), (FAILURES_CONN_ID, slack.failures)]
+    configured = [(conn_id, webhook) for conn_id, webhook in channels if webhook is not None]
+    if slack.alerts is None:
         text = f"no connection {SLACK_CONN_ID}: alerts are stored and not delivered"
         return Finding("slack", "warn", f"{text}; make one of type slackwebhook")
-    if post_message:
-        post(webhook, SlackMessage("Coinwatch: a test message, asked for by `coinwatch doctor --post`.", []))
-        return Finding("slack", "ok", "took a test message")
-    try:
+    for conn_id, webhook in configured:
+        if post_message:
+            post(
+                webhook, SlackMessage("Coinwatch: a test message, asked for by `coinwatch doctor --post`.", []), conn_id
+            )
+            continue
         # A message without text is refused for its text by a webhook that works, and posts nothing.
-        post(webhook, SlackMessage("", []))
-    except WebhookRefused as error:
-        if "no_text" not in str(error) and "invalid_payload" not in str(error):
-            raise
-    return Finding("slack", "ok", "its webhook works; nothing was posted (--post sends a test message)")
+        with suppress(MessageRefused):
+            post(webhook, SlackMessage("", []), conn_id)
+    names = " and ".join(conn_id for conn_id, _ in configured)
+    if post_message:
+        return Finding("slack", "ok", f"{names} took a test message")
+    return Finding("slack", "ok", f"{names} would take messages; nothing was posted (--post sends a test message)")
 
 
 def _check_s3(now: datetime) -> Finding:

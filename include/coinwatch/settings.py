@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
@@ -12,11 +13,20 @@ PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 COINGECKO_CONN_ID = "coingecko_default"
 SLACK_CONN_ID = "slack_default"
+FAILURES_CONN_ID = "slack_failures"
+SLACK_API_CONN_ID = "slack_api_default"
 AWS_CONN_ID = "aws_default"
 WAREHOUSE_CONN_ID = "warehouse_default"
 
+FAILED_TASKS = "failed_tasks"
+"""Folder in the data folder that has a file for each task that failed and has not gone through since."""
+
 HISTORY_DAYS_MAX = 365
 """Public API users can ask for the past 365 days (CoinGecko error 10012)."""
+
+
+_SECRETS = {"heartbeat_url"}
+"""Settings whose value is never shown."""
 
 
 class SettingsError(ValueError):
@@ -39,6 +49,8 @@ class Settings(BaseSettings):
         config: File with the alert rules and windows.
         coingecko_per_minute: Requests to CoinGecko in a minute, over all workers; by its plan, if absent.
         coingecko_monthly_limit: Requests that the plan allows in a month; by the plan, if absent.
+        alert_max_age_hours: Alerts that could not be delivered for longer than this come in one summary.
+        heartbeat_url: Called by each watch that went through; empty: nothing is called. It is a secret.
     """
 
     model_config = SettingsConfigDict(
@@ -61,6 +73,8 @@ class Settings(BaseSettings):
     config: Path = Path("include/coinwatch.yaml")
     coingecko_per_minute: float | None = Field(None, gt=0, le=10_000)
     coingecko_monthly_limit: int | None = Field(None, gt=0)
+    alert_max_age_hours: float = 24.0
+    heartbeat_url: SecretStr = SecretStr("")
 
     @field_validator("coins", mode="before")
     @classmethod
@@ -119,6 +133,21 @@ class Settings(BaseSettings):
             raise ValueError(f"2 to {HISTORY_DAYS_MAX} days are allowed: CoinGecko gives hourly prices only for these")
         return days
 
+    @field_validator("alert_max_age_hours")
+    @classmethod
+    def _check_alert_max_age(cls, hours: float) -> float:
+        if not 1 <= hours <= 8760:
+            raise ValueError("1 to 8760 hours are allowed, for example 24")
+        return hours
+
+    @field_validator("heartbeat_url")
+    @classmethod
+    def _check_heartbeat_url(cls, url: SecretStr) -> SecretStr:
+        parts = urlsplit(url.get_secret_value())
+        if url.get_secret_value() and not (parts.scheme in {"http", "https"} and parts.hostname):
+            raise ValueError("a URL that begins with https:// or http:// is needed")
+        return url
+
     def raw_path(self, coin: str) -> Path:
         """The raw CSV of a coin."""
         if coin == "bitcoin" and self.bitcoin_raw_path:
@@ -154,5 +183,6 @@ def load_settings(**overrides: Any) -> Settings:
             name = str(problem["loc"][0])
             variable = name.upper() if name.upper().startswith("BITCOIN_") else f"COINWATCH_{name.upper()}"
             reason = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{variable}={problem['input']!r}: {reason}")
+            value = "***" if name in _SECRETS else repr(problem["input"])
+            lines.append(f"{variable}={value}: {reason}")
         raise SettingsError("\n".join(lines)) from None

@@ -14,7 +14,10 @@ from coinwatch.defaults import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, TAGS
 HEAVY = ("alembic", "boto3", "botocore", "moto", "numpy", "pandas", "requests", "slack_sdk")
 
 
-@pytest.fixture(params=["ingest_prices", "process_prices", "upload_processed_csv_to_s3"])
+BY_HAND = {"manage_alerts", "upload_processed_csv_to_s3"}
+
+
+@pytest.fixture(params=["ingest_prices", "manage_alerts", "process_prices", "upload_processed_csv_to_s3", "watch_feed"])
 def dag(request, dag_bag):
     return dag_bag.dags[request.param]
 
@@ -40,7 +43,7 @@ def test_nothing_of_the_schedule_is_left_to_a_default(dag):
     assert dag.start_date == START_DATE
     assert dag.catchup is False
     assert dag.max_active_runs == 1
-    assert (dag.schedule is None) == (dag.dag_id == "upload_processed_csv_to_s3")
+    assert (dag.schedule is None) == (dag.dag_id in BY_HAND)
 
 
 def test_every_task_has_a_sentence_and_the_common_defaults(dag):
@@ -52,6 +55,9 @@ def test_every_task_has_a_sentence_and_the_common_defaults(dag):
         assert task.retries == DEFAULT_ARGS["retries"]
         assert task.retry_policy is DEFAULT_ARGS["retry_policy"]
         assert task.execution_timeout == DEFAULT_ARGS["execution_timeout"]
+        for callback in ("on_failure_callback", "on_success_callback"):
+            given = getattr(task, callback) if hasattr(task, callback) else task.partial_kwargs[callback]
+            assert given in (DEFAULT_ARGS[callback], [DEFAULT_ARGS[callback]])
 
 
 def test_every_asset_that_is_consumed_is_produced(dag_bag, consumed):

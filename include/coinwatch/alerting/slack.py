@@ -1,27 +1,23 @@
-"""Delivery to Slack: each stored alert once, and none lost."""
+"""Slack's incoming webhooks: one post, and what became of it."""
 
 import logging
-from collections.abc import Callable
-from datetime import datetime, timedelta
 from http.client import HTTPException, InvalidURL
 from typing import Any, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from slack_sdk.errors import SlackRequestError
-from sqlalchemy import Engine, Row
 
-from coinwatch.alerting import messages, outbox
 from coinwatch.alerting.messages import SlackMessage
 from coinwatch.errors import CoinwatchError
 from coinwatch.settings import SLACK_CONN_ID
 
-log = logging.getLogger(__name__)
-
 TIMEOUT = 10
 """Seconds for Slack to answer."""
 
-OF_INTEREST = timedelta(hours=24)
-"""Once there is a Slack, it gets the alerts about prices no older than this that were raised while there was none."""
+DEAD = (403, 404, 410)
+"""Answers of a webhook that was revoked, or whose channel is gone or closed to it: nothing that it gets is shown."""
+
+KEPT = "the alerts are kept, and sent again later"
 
 
 class SlackError(CoinwatchError):
@@ -29,13 +25,27 @@ class SlackError(CoinwatchError):
 
 
 class WebhookRefused(SlackError):
-    """The webhook is wrong, was revoked, or its channel is gone."""
+    """The webhook is wrong: somebody has to act."""
 
     retryable = False
 
 
+class WebhookDead(WebhookRefused):
+    """The webhook was revoked, or its channel is gone: nothing is to be posted to it any more."""
+
+
+class MessageRefused(WebhookRefused):
+    """Slack does not understand this message; others it may take."""
+
+
 class Webhook(Protocol):
-    """What is needed of the provider's ``SlackWebhookHook.client``."""
+    """What is needed of the provider's ``SlackWebhookHook.client``.
+
+    Attributes:
+        url: Where it is; a secret.
+    """
+
+    url: str
 
     def send(self, *, text: str, blocks: list[dict[str, Any]]) -> Any:
         """Post a message."""
@@ -54,8 +64,13 @@ def open_webhook(conn_id: str = SLACK_CONN_ID) -> Webhook:
     return webhook
 
 
-def post(webhook: Webhook, message: SlackMessage) -> None:
+def post(webhook: Webhook, message: SlackMessage, conn_id: str = SLACK_CONN_ID) -> None:
     """Post one message.
+
+    Args:
+        webhook: Where to.
+        message: What.
+        conn_id: The webhook's connection, for what is told of a failure.
 
     Raises:
         SlackError: Slack did not take it.
@@ -66,29 +81,37 @@ def post(webhook: Webhook, message: SlackMessage) -> None:
     except (InvalidURL, SlackRequestError, UnicodeEncodeError) as error:
         raise WebhookRefused(
             f"the webhook is no URL that can be asked ({type(error).__name__}). Check host and password of the "
-            f"connection {SLACK_CONN_ID}; the alerts are kept and sent by the first run after it is mended"
+            f"connection {conn_id}; the alerts are kept and sent by the first run after it is mended"
         ) from None
     except (OSError, HTTPException, UnicodeDecodeError) as error:
         # Everything that the network can do to it: timeouts, answers that broke off or are no text.
-        raise SlackError(
-            f"Slack cannot be reached ({type(error).__name__}); the alerts are kept, and sent again later"
-        ) from None
+        raise SlackError(f"Slack cannot be reached ({type(error).__name__}); {KEPT}") from None
     if response.status_code == 200 and response.body.strip() == "ok":
         return
-    said = f"Slack answered {response.status_code} {_without_secret(response)[:200]!r}"
-    if response.status_code == 200:
+    raise _failure(response, conn_id)
+
+
+def _failure(response: Any, conn_id: str) -> SlackError:
+    """What an answer other than "ok" means."""
+    status = response.status_code
+    said = f"Slack answered {status} {_without_secret(response)[:200]!r}"
+    if status == 200:
         # Something on the way, such as the login page of a network, answered in Slack's place.
-        raise SlackError(f"{said} and not 'ok', so it was not Slack; the alerts are kept, and sent again later")
-    if response.status_code == 429:
+        return SlackError(f"{said} and not 'ok', so it was not Slack; {KEPT}")
+    if status == 429:
         wait = str({name.lower(): value for name, value in response.headers.items()}.get("retry-after", ""))
-        raise SlackError(
-            f"{said}; the alerts are kept, and sent again later", retry_after=float(wait) if wait.isdecimal() else None
+        return SlackError(f"{said}; {KEPT}", retry_after=float(wait) if wait.isdecimal() else None)
+    if status >= 500:
+        return SlackError(f"{said}; {KEPT}")
+    mend = "the alerts are kept and sent by the first run after it is mended"
+    if status in DEAD:
+        return WebhookDead(
+            f"{said}: the webhook is dead, and gets nothing more. Put a new one into the connection {conn_id}; {mend}"
         )
-    if response.status_code >= 500:
-        raise SlackError(f"{said}; the alerts are kept, and sent again later")
-    raise WebhookRefused(
-        f"{said}: it will not take these messages. Check the webhook in the connection {SLACK_CONN_ID}; the alerts are "
-        "kept and sent by the first run after it is mended"
+    if status == 400:
+        return MessageRefused(f"{said}: it does not take this message, which is kept in the warehouse")
+    return WebhookRefused(
+        f"{said}: it will not take these messages. Check the webhook in the connection {conn_id}; {mend}"
     )
 
 
@@ -100,60 +123,3 @@ def _without_secret(response: Any) -> str:
         if secret.strip("/"):
             body = body.replace(secret, "***")
     return body
-
-
-def deliver(
-    engine: Engine, webhook: Webhook | None, clock: Callable[[], datetime], base_url: str, *, simulated: bool
-) -> int:
-    """Send every alert that has not been delivered, oldest first, and note each as soon as Slack has taken it.
-
-    Args:
-        engine: The warehouse.
-        webhook: None if Slack is not configured: the alerts stay, and say so. Once it is, those that are no longer of
-            interest stay for good.
-        clock: Tells the time.
-        base_url: Where Airflow's pages are, for links.
-        simulated: Whether the prices come from the sandbox.
-
-    Returns:
-        Alerts that were delivered.
-
-    Raises:
-        SlackError: Slack did not take one; that and those after it stay.
-    """
-    with engine.begin() as connection:
-        waiting = outbox.undelivered(connection, clock() - OF_INTEREST)
-        if webhook is None:
-            outbox.mark_not_configured(connection)
-    if webhook is None:
-        log.warning(
-            "no connection %s: %d alerts are stored and wait; they are sent if the connection exists within %d hours",
-            SLACK_CONN_ID,
-            len(waiting),
-            OF_INTEREST // timedelta(hours=1),
-        )
-        return 0
-    for alert in waiting:
-        try:
-            post(webhook, _message(alert, base_url, simulated=simulated))
-        except SlackError as error:
-            with engine.begin() as connection:
-                outbox.mark_failed(connection, alert.id, str(error))
-            raise
-        with engine.begin() as connection:
-            outbox.mark_delivered(connection, alert.id, clock())
-        log.info("alert %s delivered to Slack", alert.id)
-    return len(waiting)
-
-
-def _message(alert: Row[Any], base_url: str, *, simulated: bool) -> SlackMessage:
-    return messages.slack_message(
-        alert_id=alert.id,
-        rule=alert.rule,
-        severity=alert.severity,
-        message=alert.message,
-        threshold_pct=alert.threshold,
-        ts=alert.ts,
-        run_url=f"{base_url.rstrip('/')}/dags/process_prices/runs/{quote(alert.run_id, safe='')}",
-        simulated=simulated,
-    )

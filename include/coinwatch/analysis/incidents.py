@@ -8,7 +8,7 @@ Both move rules tell of one thing, the price: while an incident of one of them i
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -359,3 +359,70 @@ def _decide_stale(memory: Memory, seen: Observation) -> list[Transition]:
             )
         ]
     return []
+
+
+@dataclass(frozen=True, slots=True)
+class HeldValue:
+    """A value in quarantine, as far as its incident is concerned.
+
+    Attributes:
+        ts: As-of time of its pull.
+        value: As the API wrote it.
+        reason: Why it is held back.
+        confirmed_at: Time of the pull that confirmed it; none unless one did.
+        is_decided: Whether it was released or rejected.
+    """
+
+    ts: datetime
+    value: str
+    reason: str
+    confirmed_at: datetime | None = None
+    is_decided: bool = False
+
+
+def decide_bad_values(
+    last: Incident | None,
+    coin: str,
+    currency: str,
+    held: Sequence[HeldValue],
+    accepted: tuple[datetime, float] | None,
+    now: datetime,
+) -> list[Transition]:
+    """What the quarantine of a coin changes: one incident from its first value to the next price that is accepted.
+
+    Args:
+        last: The newest incident of bad values.
+        coin: CoinGecko id.
+        currency: Quote currency.
+        held: Values that were held back, in the order of time.
+        accepted: Time and price of the newest live price that was accepted; none if there is none.
+        now: The present; an operator's decision has no other time.
+    """
+    transitions: list[Transition] = []
+    incident = last if last is not None and last.is_open else None
+    if incident is None:
+        new = [value for value in held if last is None or value.ts > last.changed_at]
+        if not new:
+            return []
+        first = new[0]
+        incident = Incident(coin, currency, "bad_value", "firing", first.ts, first.ts, first.ts)
+        reason = f"{first.value} was held back: {first.reason}"
+        transitions.append(Transition(incident, "bad_value", price=_number(first.value), reason=reason))
+    mine = [value for value in held if value.ts >= incident.opened_at]
+    confirmed = [value.confirmed_at for value in mine if value.confirmed_at is not None]
+    if accepted is not None and mine and accepted[0] > max(value.ts for value in mine):
+        note: Note = "level_confirmed" if confirmed else "bad_value"
+        reason = "pulls in a row agree on the new level" if confirmed else "the next price was in line again"
+        over = replace(incident, state="resolved", changed_at=accepted[0])
+        transitions.append(Transition(over, note, price=accepted[1], reason=reason))
+    elif mine and all(value.is_decided for value in mine):
+        over = replace(incident, state="resolved", changed_at=now)
+        transitions.append(Transition(over, "bad_value", reason="an operator has decided"))
+    return transitions
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -22,18 +22,20 @@ from coinwatch.storage.raw_log import RawLogError, strip_header
 from coinwatch.times import format_time
 
 if TYPE_CHECKING:
-    from coinwatch.alerting.slack import Webhook
+    import pandas as pd
+
+    from coinwatch.alerting.delivery import Slack
     from coinwatch.storage.s3 import S3Store
 
 log = logging.getLogger(__name__)
 
-STATISTICS_CONTEXT = timedelta(hours=25)
-"""How far the windows of a row reach back: 24 hours, and an hour of tolerance."""
+STATISTICS_CONTEXT = timedelta(hours=30)
+"""How far the windows of a row reach back: 24 hours and an hour of tolerance, and the hour before a spike."""
 
 NO_BUCKET = "COINWATCH_S3_BUCKET is empty: nothing is uploaded; what waits is uploaded once it is set"
 
-DETECTION_CONTEXT = timedelta(hours=75)
-"""How far a decision reaches back: the quiet time after an alert, and the windows of its first row."""
+DETECTION_CONTEXT = timedelta(hours=30)
+"""How far an observation reaches back: a day and an hour of tolerance, and the move of the price before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Process:
                     f"{path} has lines after byte {new.start} that are none of ours: {error}. Take them out; nothing "
                     "of them was stored"
                 ) from None
-            stored = store_raw_prices(connection, rows)
+            stored = store_raw_prices(connection, rows, self.rules, self.clock())
             new.commit(connection)
         log.info("%s: %d rows read from byte %d on, %d of them new", path, len(rows), new.start, len(stored))
         return len(stored)
@@ -98,21 +100,15 @@ class Process:
 
     def _compute(self, connection: Connection, currency: str, since: dict[str, datetime]) -> dict[str, int]:
         from coinwatch.analysis.statistics import compute_statistics
-        from coinwatch.analysis.volatility import Volatility
         from coinwatch.storage.statistics import read_history, store_statistics
 
         history = read_history(connection, currency, since, STATISTICS_CONTEXT)
-        before = history[history["ts"] < history["coin"].map(since)].groupby("coin").last()
-        states = {
-            coin: Volatility(variance, int(samples))
-            for coin, variance, samples in before[["sigma_variance", "sigma_samples"]].itertuples()
-        }
-        statistics = compute_statistics(history[["coin", "ts", "price"]], since, states, self.rules)
+        statistics = compute_statistics(history, since, self.rules)
         store_statistics(connection, currency, statistics, history)
         return {str(coin): int(rows) for coin, rows in statistics["coin"].value_counts().items()}
 
     def detect_anomalies(self, run_id: str) -> list[str]:
-        """Decide on new live prices, and store an alert for each anomaly.
+        """Decide on new live prices and on what is held back, and store an alert for whatever has changed.
 
         Args:
             run_id: Run of `process_prices` that the alerts name.
@@ -120,27 +116,33 @@ class Process:
         Returns:
             The messages of the alerts that are new.
         """
-        from coinwatch.alerting.outbox import Alert, last_alerts, store_alerts
-        from coinwatch.analysis.anomalies import detect_anomalies
+        from coinwatch.alerting.incidents import read_memory, see_quarantine, store_transitions
+        from coinwatch.analysis.incidents import decide_all
+        from coinwatch.analysis.observations import observe
         from coinwatch.storage.statistics import read_history
 
-        raised: list[Alert] = []
         now = self.clock()
+        raised = []
         with self.warehouse.begin() as connection:
             for currency, since in pending_work(connection, "detection").items():
+                memory = read_memory(connection, currency)
                 history = read_history(connection, currency, since, DETECTION_CONTEXT)
-                detection = detect_anomalies(history, since, last_alerts(connection, currency), self.rules)
-                for coin, samples in detection.learning.items():
-                    log.info("%s: learning, %d of %d", coin, samples, self.rules.for_coin(coin).warm_up_samples)
-                raised += [
-                    Alert.of(anomaly, self.rules.symbol(anomaly.coin), currency, raised_at=now, run_id=run_id)
-                    for anomaly in detection.anomalies
-                ]
+                for coin, seen in observe(history, currency, since, self.rules):
+                    transitions = decide_all(memory.get(coin, {}), seen, self.rules.for_coin(coin))
+                    raised += store_transitions(connection, transitions, self.rules, at=now, run_id=run_id)
+                self._tell_who_learns(history)
                 clear_work(connection, "detection", currency, since)
-            store_alerts(connection, raised)
+            held = see_quarantine(connection, self.settings.currency, now)
+            raised += store_transitions(connection, held, self.rules, at=now, run_id=run_id)
         for alert in raised:
             log.warning("alert %s: %s", alert.id, alert.message)
         return [alert.message for alert in raised]
+
+    def _tell_who_learns(self, history: "pd.DataFrame") -> None:
+        for coin, samples in history.groupby("coin")["sigma_samples"].last().fillna(0).items():
+            enough = self.rules.for_coin(str(coin)).warm_up_samples
+            if samples < enough:
+                log.info("%s: learning, %d of %d", coin, samples, enough)
 
     def export_processed_csv(self) -> dict[str, str]:
         """Bring the processed CSV of each coin up to date.
@@ -162,20 +164,22 @@ class Process:
                 clear_work(connection, "export", currency, since)
         return {coin: format_time(moment) for coin, moment in exported.items()}
 
-    def send_slack_alerts(self, webhook: "Webhook | None", base_url: str, *, simulated: bool) -> int:
-        """Deliver the alerts that Slack has not got yet.
+    def send_slack_alerts(self, slack: "Slack", base_url: str, *, simulated: bool) -> int:
+        """Deliver what Slack has not got yet.
 
         Args:
-            webhook: None if Slack is not configured.
+            slack: The channels, as far as they are configured.
             base_url: Where Airflow's pages are, for links.
             simulated: Whether the prices come from the sandbox.
 
         Returns:
             Alerts that were delivered.
         """
-        from coinwatch.alerting.slack import deliver
+        from coinwatch.alerting.delivery import delivery
 
-        return deliver(self.warehouse, webhook, self.clock, base_url, simulated=simulated)
+        return delivery(
+            self.settings, self.warehouse, self.rules, self.clock, slack, base_url, simulated=simulated
+        ).deliver()
 
     def upload_to_s3(self, store: "S3Store | None") -> dict[str, int]:
         """Upload the partitions that have changed and the snapshots that are new.

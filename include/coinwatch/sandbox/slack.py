@@ -128,9 +128,9 @@ class SlackSandbox(SandboxServer):
             if self._answers:
                 return self._answers.popleft()
             payload = _read_payload(request.body)
-            problem = _problem(payload)
-            if problem:
-                return Response(400, problem.encode())
+            refusal = problem(payload)
+            if refusal:
+                return Response(400, refusal.encode())
             message = {"received_at": format_time(self._clock()), "payload": payload}
             if self._file is not None:
                 with locked(self._file):
@@ -166,7 +166,7 @@ def _read_payload(body: bytes) -> Any:
         return None
 
 
-def _problem(payload: Any) -> str:
+def problem(payload: Any) -> str:
     """Why Slack would refuse a payload, in its words."""
     if not isinstance(payload, dict) or not isinstance(payload.get("text") or "", str):
         return "invalid_payload"

@@ -10,33 +10,56 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, or_, select
 
 from coinwatch.records import RawPrice
+from coinwatch.rules import RuleBook
 from coinwatch.storage import schema
+from coinwatch.storage.quarantine import screen_history, screen_live
 from coinwatch.storage.warehouse import upsert
 from coinwatch.times import floor_hour, format_time, parse_time
 
 
-def store_raw_prices(connection: Connection, rows: Sequence[RawPrice]) -> list[RawPrice]:
+def store_raw_prices(
+    connection: Connection, rows: Sequence[RawPrice], rules: RuleBook, now: datetime
+) -> list[RawPrice]:
     """Store lines of raw logs, and mark what has to be done because of them; all in the caller's transaction.
 
-    Lines that are there already change nothing, so a log may be read again from its beginning.
+    What can be no price is held back in quarantine. Lines that are there already change nothing, so a log may be read
+    again from its beginning.
+
+    Args:
+        connection: The transaction.
+        rows: Lines of raw logs.
+        rules: What is held back.
+        now: The present.
 
     Returns:
         The lines that were new, or other than before.
     """
     changed: list[RawPrice] = []
-    for _, group in groupby(sorted(rows, key=_series), key=_series):
-        changed += _other_than_stored(connection, list(group))
-    upsert(connection, schema.raw_prices, [_raw_values(row) for row in changed])
-    # One statement must not meet a key twice: history first, so that a live price of the same time comes after it.
+    for (coin, _), group in groupby(sorted(rows, key=_series), key=_series):
+        other = _other_than_stored(connection, list(group))
+        upsert(connection, schema.raw_prices, [_raw_values(row) for row in other])
+        mark_uploads(connection, "raw", (row.moment for row in other))
+        rule = rules.for_coin(coin).bad_value
+        # History first: it tells a live price what came before it.
+        accept_prices(
+            connection, screen_history(connection, [row for row in other if row.source == "history"], rule, now)
+        )
+        accept_prices(connection, screen_live(connection, [row for row in other if row.source == "live"], rule, now))
+        changed += other
+    return changed
+
+
+def accept_prices(connection: Connection, rows: Sequence[RawPrice]) -> None:
+    """Store lines of a raw log as prices, a live one over one from history, and mark what has to be done again."""
+    # One statement must not meet a key twice.
     for source in ("history", "live"):
         upsert(
             connection,
             schema.prices,
-            [_price_values(row) for row in changed if row.source == source],
+            [_price_values(row) for row in rows if row.source == source],
             update_where=lambda new: or_(schema.prices.c.source != "live", new.source == "live"),
         )
-    _mark_work(connection, changed)
-    return changed
+    _mark_work(connection, rows)
 
 
 def _series(row: RawPrice) -> tuple[str, str]:
@@ -79,11 +102,10 @@ def _price_values(row: RawPrice) -> dict[str, Any]:
     }
 
 
-def _mark_work(connection: Connection, changed: list[RawPrice]) -> None:
-    mark_uploads(connection, "raw", (row.moment for row in changed))
+def _mark_work(connection: Connection, changed: Sequence[RawPrice]) -> None:
     # Hours filled in later update statistics, and never raise a market alert.
     for step, sources in (("statistics", ("live", "history")), ("detection", ("live",))):
-        for (coin, currency), group in groupby(changed, key=_series):
+        for (coin, currency), group in groupby(sorted(changed, key=_series), key=_series):
             moments = [row.moment for row in group if row.source in sources]
             if moments:
                 mark_work(connection, step, currency, {coin: min(moments)})

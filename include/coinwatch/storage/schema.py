@@ -71,7 +71,7 @@ class Amount(TypeDecorator[Decimal]):
         return Decimal(repr(value)) if isinstance(value, float) else value
 
 
-VERSION = "0002"
+VERSION = "0004"
 """The newest migration: what a warehouse has when it has these tables."""
 
 metadata = MetaData()
@@ -137,21 +137,28 @@ price_statistics = Table(
 alerts = Table(
     "alerts",
     metadata,
-    Column("id", Text, primary_key=True, comment="made of rule, coin, currency and ts: the same finding, the same id"),
+    Column(
+        "id",
+        Text,
+        primary_key=True,
+        comment="made of rule, coin, currency, state and ts",
+    ),
     Column("coin", Text, nullable=False),
     Column("currency", Text, nullable=False),
-    Column("rule", Text, nullable=False, comment="move_1h or move_24h"),
+    Column("rule", Text, nullable=False, comment="move_1h, move_24h, or another one of the rules file"),
     Column("severity", Text, nullable=False, comment="warning, or critical from twice the threshold on"),
-    Column("state", Text, nullable=False, comment="firing"),
+    Column("state", Text, nullable=False, comment="what became of the incident: firing, worse, resolved or corrected"),
     Column("ts", UtcTime, nullable=False, comment="time of the price that raised it"),
-    Column("value", Double, nullable=False, comment="the move in percent"),
-    Column("threshold", Double, nullable=False, comment="the move that the rule allows, in percent"),
+    Column("value", Double, comment="the move in percent; null where it is about none"),
+    Column("threshold", Double, comment="the move that the rule allows, in percent; null where there is none"),
     Column("message", Text, nullable=False),
     Column("raised_at", UtcTime, nullable=False),
     Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
-    Column("delivery", Text, nullable=False, comment="pending, not_configured or delivered"),
-    Column("delivery_error", Text, comment="why the last try failed; null if it did not"),
+    Column("delivery", Text, nullable=False, comment="pending, not_configured, delivered, silenced, held or refused"),
+    Column("delivery_error", Text, comment="why it was not delivered; null if it was"),
     Column("run_id", Text, nullable=False, comment="run of process_prices that raised it"),
+    Column("incident_id", Text, comment="the incident that it is a turn of; null before there were incidents"),
+    Column("message_id", Text, comment="the Slack message that carried it, alone or with others"),
     Index("alerts_coin_rule_ts", "coin", "currency", "rule", "ts"),
     Index("alerts_delivery", "delivery"),
     comment="Market alerts: decided and stored first, delivered after",
@@ -251,4 +258,112 @@ feed_conditions = Table(
     Column("snapshot", Text, nullable=False, comment="archived answer of that pull; empty if it was not archived"),
     PrimaryKeyConstraint("coin", "currency", "condition", "since"),
     comment="What was wrong with a coin's live price, from when to when",
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("coin", Text),
+    Column("currency", Text),
+    Column("ts", UtcTime, comment="as-of time of the pull, or full hour of history"),
+    Column("source", Text, comment="live or history"),
+    Column("value", Text, nullable=False, comment="as the API wrote it"),
+    Column("reason", Text, nullable=False, comment="why it is held back, in words"),
+    Column("snapshot", Text, nullable=False, comment="archived answer that it stands in"),
+    Column("state", Text, nullable=False, comment="held, released (it is a price by now) or rejected"),
+    Column("held_at", UtcTime, nullable=False, comment="when it was held back"),
+    Column("decided_at", UtcTime, comment="when it was released or rejected; null while it is held"),
+    Column("decided_by", Text, comment="what or who released or rejected it, in words; null while it is held"),
+    PrimaryKeyConstraint("coin", "currency", "ts", "source"),
+    Index("quarantine_state", "state"),
+    comment="Values held back: they stand in the raw log, and are no prices",
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("coin", Text),
+    Column("currency", Text),
+    Column("rule", Text),
+    Column("id", Text, nullable=False, comment="the incident_id of its alerts"),
+    Column("state", Text, nullable=False, comment="firing, worse, resolved or corrected; the first two are open"),
+    Column("opened_at", UtcTime, nullable=False, comment="time of the price that opened it"),
+    Column("changed_at", UtcTime, nullable=False, comment="time of the price that changed its state"),
+    Column("told_at", UtcTime, nullable=False, comment="time of the price of its newest firing or worse"),
+    Column("told", Double, nullable=False, comment="log return that was told then; 0 where it is about no move"),
+    Column("reference_price", Double, comment="price that it moved away from; null where it is about no move"),
+    PrimaryKeyConstraint("coin", "currency", "rule"),
+    comment="The newest incident of each coin and rule, open or over",
+)
+
+silences = Table(
+    "silences",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("coin", Text, nullable=False, comment="a CoinGecko id, or * for all"),
+    Column("rule", Text, nullable=False, comment="a rule, * for all of them, or the key of a trouble"),
+    Column("until", UtcTime, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    comment="Alerts about these are stored and not sent, until then",
+)
+
+acknowledgements = Table(
+    "acknowledgements",
+    metadata,
+    Column("subject", Text, primary_key=True, comment="id of the incident or of the trouble"),
+    Column("reason", Text, nullable=False),
+    Column("acknowledged_at", UtcTime, nullable=False),
+    comment="Somebody has taken care: no more messages until it is over",
+)
+
+troubles = Table(
+    "troubles",
+    metadata,
+    Column("key", Text, primary_key=True, comment="names the trouble: the same one, the same key"),
+    Column("id", Text, nullable=False, comment="key and since: this time that it came up"),
+    Column("state", Text, nullable=False, comment="noticed (not for long enough yet), open or over"),
+    Column("title", Text, nullable=False),
+    Column("what", Text, nullable=False, comment="what happened, as it was last seen"),
+    Column("action", Text, nullable=False, comment="what to do"),
+    Column("link", Text, comment="the page to look at"),
+    Column("since", UtcTime, nullable=False),
+    Column("last_seen", UtcTime, nullable=False),
+    Column("times", Integer, nullable=False, comment="how often it was seen since then"),
+    Column("told_at", UtcTime, comment="when the last message about it was stored; null without any"),
+    Column("over_at", UtcTime, comment="null until it is over"),
+    comment="The pipeline's own troubles, as they stand today",
+)
+
+trouble_messages = Table(
+    "trouble_messages",
+    metadata,
+    Column("id", Text, primary_key=True, comment="made of the trouble's id and the state"),
+    Column("trouble_id", Text, nullable=False),
+    Column("key", Text, nullable=False, comment="of the trouble"),
+    Column("state", Text, nullable=False, comment="begun, reminder or over"),
+    Column("title", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("link", Text),
+    Column("since", UtcTime, nullable=False),
+    Column("raised_at", UtcTime, nullable=False),
+    Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
+    Column("delivery", Text, nullable=False, comment="as in alerts; superseded: the one after it tells it too"),
+    Column("delivery_error", Text, comment="why it was not delivered; null if it was"),
+    Column("message_id", Text, comment="the Slack message that carried it, alone or with others"),
+    Index("trouble_messages_delivery", "delivery"),
+    Index("trouble_messages_trouble", "trouble_id"),
+    comment="What is told of troubles: stored first, delivered after, like the alerts",
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("fingerprint", Text, primary_key=True, comment="part of the SHA-256 of the webhook, which is a secret"),
+    Column("connection", Text, nullable=False),
+    Column("reason", Text, nullable=False, comment="what Slack answered"),
+    Column("dead_since", UtcTime, comment="from when on nothing is posted to it; null while it lives"),
+    Column("not_before", UtcTime, comment="until when Slack asked to wait; null if it did not"),
+    comment="Webhooks that have to be left alone, for good or for a while",
 )

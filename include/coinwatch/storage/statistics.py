@@ -29,8 +29,9 @@ def read_history(
         context: How much before that is wanted too; at the least the last row before it comes.
 
     Returns:
-        Columns coin, ts (datetime64, UTC), amount (Decimal, exact), price (float64), source, sigma_variance and
-        sigma_samples (NaN where statistics have not been computed), sorted by coin and ts.
+        Columns coin, ts (datetime64, UTC), amount (Decimal, exact), price (float64), source, age_minutes (float64: how
+        old the price was when it was fetched; NaN unknown), sigma_variance and sigma_samples (float64; NaN where
+        statistics have not been computed), sorted by coin and ts.
     """
     by_since: dict[datetime, list[str]] = defaultdict(list)
     for coin, moment in since.items():
@@ -43,8 +44,13 @@ def read_history(
         for coin in set(coins) - {row.coin for row in recent if row.ts < moment}:
             before = _history(currency).where(_p.ts < moment, _p.coin == coin).order_by(_p.ts.desc()).limit(1)
             rows += connection.execute(before).all()
-    frame = pd.DataFrame(rows, columns=["coin", "ts", "amount", "source", "sigma_variance", "sigma_samples"])
-    frame["ts"] = pd.to_datetime(frame["ts"], utc=True)
+    names = ["coin", "ts", "amount", "source", "updated", "fetched", "sigma_variance", "sigma_samples"]
+    frame = pd.DataFrame(rows, columns=names)
+    for name in ("ts", "updated", "fetched"):
+        frame[name] = pd.to_datetime(frame[name], utc=True)
+    frame["age_minutes"] = (frame["fetched"] - frame["updated"]).dt.total_seconds() / 60
+    for name in ("sigma_variance", "sigma_samples"):
+        frame[name] = frame[name].astype("float64")
     frame["price"] = frame["amount"].astype("float64")
     return frame.sort_values(["coin", "ts"], ignore_index=True)
 
@@ -52,7 +58,10 @@ def read_history(
 def _history(currency: str) -> Select[Any]:
     known = and_(_s.coin == _p.coin, _s.currency == _p.currency, _s.ts == _p.ts)
     return (
-        select(_p.coin, _p.ts, _p.price, _p.source, _s.sigma_variance, _s.sigma_samples)
+        select(
+            *(_p.coin, _p.ts, _p.price, _p.source, _p.last_updated_at, _p.fetched_at),
+            *(_s.sigma_variance, _s.sigma_samples),
+        )
         .select_from(schema.prices.outerjoin(schema.price_statistics, known))
         .where(_p.currency == currency)
     )

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from coinwatch.alerting.delivery import Slack
 from coinwatch.connections import (
     ConnectionProblem,
     airflow_url,
@@ -51,10 +52,18 @@ def test_the_as_of_time_of_a_run(logical_date, run_after, as_of):
 
 def test_without_connections_coingecko_is_asked_keyless_and_nothing_else_is_there():
     assert open_client().base_url == "https://api.coingecko.com/api/v3"
-    assert open_slack() is None
+    assert open_slack() == Slack()
     assert open_s3() is None
     assert not prices_are_simulated()
     assert airflow_url() == "http://localhost:8080"
+
+
+def test_alerts_and_troubles_have_a_channel_each(connect):
+    connect("slack_default", conn_type="slackwebhook", password="https://hooks.slack.com/services/T/B/alerts")
+    assert open_slack().failures is None
+    connect("slack_failures", conn_type="slackwebhook", password="https://hooks.slack.com/services/T/B/failures")
+    slack = open_slack()
+    assert [webhook.url.rpartition("/")[2] for webhook in (slack.alerts, slack.failures)] == ["alerts", "failures"]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_where_all_is_right_every_check_says_so_and_nothing_is_left_behind(healt
     assert re.fullmatch(r"1 of 1 coins have a price: bitcoin [0-9.]+", found["coingecko"].text)
     assert found["clock"].text == "0 s off CoinGecko's"
     assert found["budget"].text.startswith("1 requests to CoinGecko this month")
-    assert found["slack"].text == "its webhook works; nothing was posted (--post sends a test message)"
+    assert found["slack"].text == "slack_default would take messages; nothing was posted (--post sends a test message)"
     assert found["s3"].text == "s3://prices/ can be written, and refuses to write once twice"
     assert found["warehouse"].text.startswith(f"sqlite:///{data}/warehouse.db has schema ")
     assert found["warehouse"].text.endswith("and no price yet")
@@ -90,7 +90,7 @@ def test_where_all_is_right_every_check_says_so_and_nothing_is_left_behind(healt
 
 
 def test_it_posts_to_slack_only_if_asked_to(healthy, clock):
-    assert findings(clock, post_message=True)["slack"] == Finding("slack", "ok", "took a test message")
+    assert findings(clock, post_message=True)["slack"] == Finding("slack", "ok", "slack_default took a test message")
     (message,) = healthy.slack.messages
     assert message["payload"]["text"] == "Coinwatch: a test message, asked for by `coinwatch doctor --post`."
 

@@ -1,4 +1,5 @@
 import pytest
+from pydantic import SecretStr
 
 from coinwatch.settings import PROJECT_DIR, SettingsError, load_settings
 
@@ -17,6 +18,8 @@ def test_defaults_are_those_of_the_contract(monkeypatch):
         "s3_prefix": "",
         "history_days": 90,
         "config": PROJECT_DIR / "include" / "coinwatch.yaml",
+        "alert_max_age_hours": 24.0,
+        "heartbeat_url": SecretStr(""),
     }
     assert settings.raw_path("bitcoin") == PROJECT_DIR / "data" / "bitcoin_raw.csv"
     assert settings.processed_path("ethereum") == PROJECT_DIR / "data" / "ethereum_processed.csv"
@@ -44,6 +47,13 @@ def test_the_environment_decides(monkeypatch, tmp_path):
     assert settings.history_days == 90
 
 
+def test_the_heartbeats_url_is_known_and_not_shown(monkeypatch):
+    monkeypatch.setenv("COINWATCH_HEARTBEAT_URL", "https://hc-ping.com/secret")
+    settings = load_settings()
+    assert settings.heartbeat_url.get_secret_value() == "https://hc-ping.com/secret"
+    assert "secret" not in f"{settings} {settings!r} {settings.model_dump_json()}"
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
@@ -56,6 +66,18 @@ def test_the_environment_decides(monkeypatch, tmp_path):
         pytest.param("COINWATCH_CURRENCY", "$", "COINWATCH_CURRENCY='$': a quote currency", id="currency"),
         pytest.param("COINWATCH_HISTORY_DAYS", "400", "COINWATCH_HISTORY_DAYS='400': 2 to 365 days", id="too long"),
         pytest.param("COINWATCH_HISTORY_DAYS", "a lot", "COINWATCH_HISTORY_DAYS='a lot': ", id="no number"),
+        pytest.param(
+            "COINWATCH_ALERT_MAX_AGE_HOURS",
+            "0",
+            "COINWATCH_ALERT_MAX_AGE_HOURS='0': 1 to 8760 hours are allowed, for example 24",
+            id="age",
+        ),
+        pytest.param(
+            "COINWATCH_HEARTBEAT_URL",
+            "hc-ping.com/secret",
+            "COINWATCH_HEARTBEAT_URL=***: a URL that begins with https:// or http:// is needed",
+            id="a secret",
+        ),
         pytest.param("COINWATCH_S3_BUCKET", "s3://prices", "COINWATCH_S3_BUCKET='s3://prices': an S3", id="bucket"),
     ],
 )

@@ -3,18 +3,22 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from coinwatch.analysis.anomalies import Anomaly
 from sqlalchemy import select
 
 from coinwatch.alerting.outbox import (
     Alert,
+    hold_back,
     last_alerts,
     mark_delivered,
     mark_failed,
     mark_not_configured,
+    mark_refused,
     store_alerts,
-    undelivered,
+    waiting,
 )
-from coinwatch.analysis.anomalies import Anomaly
+from coinwatch.alerting.silences import acknowledge, active_silences, silence, unsilence
+from coinwatch.alerting.troubles import end_trouble, raise_trouble
 from coinwatch.storage import schema
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -75,32 +79,34 @@ def test_an_alert_is_stored_with_all_that_is_known_of_it(connection):
             "delivery": "pending",
             "delivery_error": None,
             "run_id": "run",
+            "incident_id": None,
+            "message_id": None,
         }
     ]
 
 
 def test_an_alert_that_is_found_again_stays_as_it_was(connection):
     store_alerts(connection, [ALERT])
-    mark_delivered(connection, ALERT.id, TEN + 2 * HOUR)
+    mark_delivered(connection, schema.alerts, [ALERT.id], "message", TEN + 2 * HOUR)
     before = rows(connection)
     store_alerts(connection, [replace(ALERT, message="another", run_id="another")])
     store_alerts(connection, [])
     assert rows(connection) == before
-    assert undelivered(connection, TEN) == []
+    assert waiting(connection, schema.alerts, TEN) == []
 
 
 def test_alerts_wait_in_the_order_in_which_they_were_raised(connection):
     alerts = [later(2), later(0), later(1)]
     store_alerts(connection, alerts)
-    assert ids(undelivered(connection, TEN)) == [alerts[1].id, alerts[2].id, alerts[0].id]
+    assert ids(waiting(connection, schema.alerts, TEN)) == [alerts[1].id, alerts[2].id, alerts[0].id]
 
 
 def test_what_slack_did_not_take_waits_with_the_reason_and_loses_it_when_it_did(connection):
     store_alerts(connection, [ALERT])
-    mark_failed(connection, ALERT.id, "Slack answered 500")
-    [waiting] = undelivered(connection, TEN + 1000 * HOUR)
-    assert (waiting.delivery, waiting.delivery_error, waiting.delivered_at) == ("pending", "Slack answered 500", None)
-    mark_delivered(connection, ALERT.id, TEN + 2 * HOUR)
+    mark_failed(connection, schema.alerts, [ALERT.id], "Slack answered 500")
+    [row] = waiting(connection, schema.alerts, TEN + 1000 * HOUR)
+    assert (row.delivery, row.delivery_error, row.delivered_at) == ("pending", "Slack answered 500", None)
+    mark_delivered(connection, schema.alerts, [ALERT.id], "message", TEN + 2 * HOUR)
     [row] = rows(connection)
     assert (row["delivery"], row["delivery_error"], row["delivered_at"]) == ("delivered", None, TEN + 2 * HOUR)
 
@@ -108,16 +114,16 @@ def test_what_slack_did_not_take_waits_with_the_reason_and_loses_it_when_it_did(
 def test_what_was_raised_without_slack_waits_only_while_it_is_of_interest(connection):
     old, new = later(0), later(5)
     store_alerts(connection, [old, new])
-    mark_not_configured(connection)
+    mark_not_configured(connection, schema.alerts)
     assert [row["delivery"] for row in rows(connection)] == ["not_configured", "not_configured"]
-    assert ids(undelivered(connection, TEN)) == [old.id, new.id]
-    assert ids(undelivered(connection, TEN + HOUR)) == [new.id]
+    assert ids(waiting(connection, schema.alerts, TEN)) == [old.id, new.id]
+    assert ids(waiting(connection, schema.alerts, TEN + HOUR)) == [new.id]
 
 
 def test_what_was_delivered_stays_delivered_when_slack_is_taken_away(connection):
     store_alerts(connection, [ALERT])
-    mark_delivered(connection, ALERT.id, TEN)
-    mark_not_configured(connection)
+    mark_delivered(connection, schema.alerts, [ALERT.id], "message", TEN)
+    mark_not_configured(connection, schema.alerts)
     assert rows(connection)[0]["delivery"] == "delivered"
 
 
@@ -132,3 +138,92 @@ def test_the_newest_alert_of_each_coin_and_rule_comes_with_its_log_return(connec
     }
     assert last["bitcoin", "move_24h"].log_return == pytest.approx(math.log(0.8), rel=1e-12)
     assert last["ethereum", "move_1h"].log_return == pytest.approx(math.log(1.05), rel=1e-12)
+
+
+def turn(number, state, incident="i-1", **changes):
+    return replace(ALERT, id=f"a-{number}", state=state, incident_id=incident, **changes)
+
+
+def deliveries(connection, table=schema.alerts):
+    query = select(table.c.delivery, table.c.delivery_error).order_by(table.c.id)
+    return [tuple(row) for row in connection.execute(query)]
+
+
+SILENCED = ("silenced", "silenced until 2026-11-22 15:00 UTC: the exchange is closed")
+
+
+@pytest.mark.parametrize(
+    ("coin", "rule", "expected"),
+    [
+        ("bitcoin", "move_24h", [SILENCED, ("pending", None)]),
+        ("*", "move_24h", [SILENCED, ("pending", None)]),
+        ("bitcoin", "*", [SILENCED, SILENCED]),
+        ("*", "*", [SILENCED, SILENCED]),
+        ("ethereum", "*", [("pending", None), ("pending", None)]),
+    ],
+)
+def test_a_silence_keeps_back_what_it_is_about(connection, coin, rule, expected):
+    store_alerts(connection, [turn(1, "firing"), turn(2, "firing", "i-2", rule="move_1h")])
+    silence(connection, coin=coin, rule=rule, until=TEN + 5 * HOUR, reason="the exchange is closed", at=TEN)
+    hold_back(connection, TEN + 4 * HOUR)
+    assert deliveries(connection) == expected
+
+
+def test_a_silence_ends_by_its_time_or_by_hand(connection):
+    silence(connection, coin="bitcoin", rule="*", until=TEN + HOUR, reason="x", at=TEN)
+    silence(connection, coin="*", rule="*", until=TEN + 2 * HOUR, reason="y", at=TEN)
+    assert [row.reason for row in active_silences(connection, TEN)] == ["y", "x"]
+    assert [row.reason for row in active_silences(connection, TEN + HOUR)] == ["y"]
+    assert unsilence(connection, coin="*", rule="*") == 1
+    assert unsilence(connection, coin="*", rule="*") == 0
+    assert active_silences(connection, TEN + HOUR) == []
+
+
+def test_a_silence_that_is_over_before_it_begins_is_refused(connection):
+    with pytest.raises(ValueError, match="which is past"):
+        silence(connection, coin="*", rule="*", until=TEN, reason="x", at=TEN)
+
+
+def test_the_end_of_what_nobody_was_told_of_is_not_told_either(connection):
+    store_alerts(connection, [turn(1, "firing")])
+    silence(connection, coin="*", rule="*", until=TEN + 5 * HOUR, reason="the exchange is closed", at=TEN)
+    hold_back(connection, TEN)
+    store_alerts(connection, [turn(2, "resolved")])
+    hold_back(connection, TEN + 6 * HOUR)
+    assert deliveries(connection) == [SILENCED, ("held", "nobody was told that it began")]
+
+
+def test_the_end_of_what_waits_to_be_told_waits_too(connection):
+    store_alerts(connection, [turn(1, "firing"), turn(2, "resolved")])
+    hold_back(connection, TEN)
+    assert deliveries(connection) == [("pending", None)] * 2
+
+
+def test_what_is_acknowledged_does_not_tell_that_it_got_worse_but_that_it_is_over(connection):
+    store_alerts(connection, [turn(1, "firing"), turn(2, "worse"), turn(3, "resolved"), turn(4, "worse", "i-2")])
+    acknowledge(connection, ["i-1"], "Ada looks at it", TEN)
+    acknowledge(connection, ["i-1"], "again", TEN)
+    hold_back(connection, TEN)
+    assert deliveries(connection) == [("pending", None), ("held", "acknowledged"), ("pending", None), ("pending", None)]
+
+
+def test_a_silence_of_everything_is_about_the_market_only_and_a_trouble_is_silenced_by_its_key(connection):
+    for key in ("uploads", "late"):
+        raise_trouble(connection, key, title=key, what="w", action="a", at=TEN)
+    silence(connection, coin="*", rule="*", until=TEN + 5 * HOUR, reason="x", at=TEN)
+    silence(connection, coin="*", rule="late", until=TEN + 5 * HOUR, reason="the exchange is closed", at=TEN)
+    hold_back(connection, TEN)
+    end_trouble(connection, "late", TEN + HOUR)
+    hold_back(connection, TEN + 6 * HOUR)
+    assert deliveries(connection, schema.trouble_messages) == [
+        SILENCED,
+        ("held", "nobody was told that it began"),
+        ("pending", None),
+    ]
+
+
+def test_what_slack_never_takes_does_not_wait_any_more_and_says_why(connection):
+    store_alerts(connection, [ALERT])
+    mark_refused(connection, schema.alerts, [ALERT.id], "invalid_blocks")
+    assert waiting(connection, schema.alerts, TEN) == []
+    assert deliveries(connection) == [("refused", "invalid_blocks")]

@@ -1,43 +1,18 @@
 import json
 import logging
-import os
-import signal
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select
 
 from coinwatch.alerting.messages import SlackMessage
-from coinwatch.alerting.outbox import Alert, store_alerts
-from coinwatch.alerting.slack import SlackError, WebhookRefused, deliver, open_webhook, post
+from coinwatch.alerting.slack import MessageRefused, SlackError, WebhookDead, WebhookRefused, open_webhook, post
 from coinwatch.sandbox.http import Response, SandboxServer
 from coinwatch.sandbox.slack import SlackSandbox
-from coinwatch.storage import schema
-from coinwatch.storage.warehouse import open_warehouse
 
-TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
-NOW = TEN + timedelta(hours=2)
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TOKEN = "T0SECRET/B0SECRET/xyzSECRETxyz"
 SECRETS = ("T0SECRET", "B0SECRET", "xyzSECRETxyz")
 MESSAGE = SlackMessage("hello", [])
-
-ALERT = Alert(
-    id="move_1h-bitcoin-usd-1",
-    coin="bitcoin",
-    currency="usd",
-    rule="move_1h",
-    severity="warning",
-    state="firing",
-    ts=TEN,
-    value=-3.0,
-    threshold=-2.0,
-    message="BTC −3.00 % in 1 h",
-    raised_at=TEN,
-    run_id="scheduled__2026-11-22T10:00:00+00:00",
-)
-SECOND = replace(ALERT, id="move_1h-bitcoin-usd-2", raised_at=NOW)
-THIRD = replace(ALERT, id="move_1h-bitcoin-usd-3", raised_at=NOW)
 
 
 @pytest.fixture
@@ -90,126 +65,51 @@ def told_without_secret(caught):
     return str(caught.value)
 
 
-def store(warehouse, *alerts):
-    with warehouse.begin() as connection:
-        store_alerts(connection, alerts)
-
-
-def deliveries(warehouse):
-    with warehouse.begin() as connection:
-        c = schema.alerts.c
-        query = select(c.delivery, c.delivered_at, c.delivery_error).order_by(c.id)
-        return [tuple(row) for row in connection.execute(query)]
-
-
-def send(warehouse, webhook, now=NOW):
-    return deliver(warehouse, webhook, lambda: now, "http://localhost:8080/", simulated=False)
-
-
-def ids_in(slack):
-    return [
-        message["payload"]["blocks"][-1]["elements"][0]["text"].partition("`")[2].rstrip("`")
-        for message in slack.messages
-    ]
-
-
-def test_each_alert_is_delivered_once_the_oldest_first(warehouse, webhook, slack):
-    store(warehouse, THIRD, SECOND, ALERT)
-    assert send(warehouse, webhook) == 3
-    assert send(warehouse, webhook) == 0
-    assert ids_in(slack) == [ALERT.id, SECOND.id, THIRD.id]
-    assert deliveries(warehouse) == [("delivered", NOW, None)] * 3
-
-
-def test_a_message_links_to_the_run_that_raised_it(warehouse, webhook, slack):
-    store(warehouse, ALERT)
-    deliver(warehouse, webhook, lambda: NOW, "http://localhost:8080/", simulated=True)
-    payload = slack.messages[0]["payload"]
-    assert payload["text"] == "[SIMULATED] BTC −3.00 % in 1 h"
-    assert (
-        "<http://localhost:8080/dags/process_prices/runs/scheduled__2026-11-22T10%3A00%3A00%2B00%3A00|run>"
-        in payload["blocks"][2]["text"]["text"]
-    )
-
-
-def test_the_first_failure_stops_and_what_was_not_sent_is_sent_by_the_next_run(warehouse, webhook, slack):
-    store(warehouse, ALERT)
-    send(warehouse, webhook)
-    store(warehouse, SECOND, THIRD)
-    slack.answer_next(500, "rollup_error")
-    with pytest.raises(SlackError) as caught:
-        send(warehouse, webhook)
-    told = "Slack answered 500 'rollup_error'; the alerts are kept, and sent again later"
-    assert told_without_secret(caught) == told
-    assert deliveries(warehouse) == [("delivered", NOW, None), ("pending", None, told), ("pending", None, None)]
-    assert send(warehouse, webhook) == 2
-    assert ids_in(slack) == [ALERT.id, SECOND.id, THIRD.id]
-    assert deliveries(warehouse) == [("delivered", NOW, None)] * 3
-
-
 @pytest.mark.parametrize(
-    ("killed_before", "sent"), [("send", [ALERT.id, SECOND.id]), ("mark", [ALERT.id, ALERT.id, SECOND.id])]
-)
-def test_a_kill_loses_no_alert_and_doubles_only_the_one_that_was_not_marked_yet(
-    warehouse, warehouse_url, webhook, slack, kill_at_line, killed_before, sent
-):
-    store(warehouse, ALERT, SECOND)
-    warehouse.dispose()
-
-    class Dying:
-        def send(self, **message):
-            answer = webhook.send(**message) if killed_before == "mark" else None
-            os.kill(os.getpid(), signal.SIGKILL)
-            return answer
-
-    assert kill_at_line(lambda: send(open_warehouse(warehouse_url), Dying()), 0)
-    assert send(warehouse, webhook) == 2
-    assert ids_in(slack) == sent
-
-
-def test_without_slack_alerts_wait_and_say_so_and_are_delivered_once_there_is_one(warehouse, webhook, slack, caplog):
-    store(warehouse, ALERT, SECOND)
-    assert send(warehouse, None) == 0
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+    ("status", "body", "kind", "told"),
+    [
         (
-            "no connection slack_default: 2 alerts are stored and wait; they are sent if the connection exists within "
-            "24 hours"
-        )
-    ]
-    assert deliveries(warehouse) == [("not_configured", None, None)] * 2
-    assert send(warehouse, webhook) == 2
-    assert ids_in(slack) == [ALERT.id, SECOND.id]
-
-
-def test_what_was_raised_without_slack_is_not_sent_when_nobody_cares_any_more(warehouse, webhook, slack):
-    store(warehouse, ALERT, replace(SECOND, ts=TEN + timedelta(hours=1)))
-    send(warehouse, None)
-    assert send(warehouse, webhook, now=TEN + timedelta(hours=25)) == 1
-    assert ids_in(slack) == [SECOND.id]
-    assert deliveries(warehouse)[0] == ("not_configured", None, None)
-
-
-def test_what_slack_did_not_take_is_sent_however_long_its_outage_lasts(warehouse, webhook, slack):
-    store(warehouse, ALERT)
-    slack.answer_next(503, "")
-    with pytest.raises(SlackError):
-        send(warehouse, webhook)
-    assert send(warehouse, webhook, now=TEN + timedelta(days=30)) == 1
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [(400, "invalid_payload"), (403, "invalid_token"), (404, "no_service"), (410, "channel_is_archived")],
+            400,
+            "invalid_payload",
+            MessageRefused,
+            "it does not take this message, which is kept in the warehouse",
+        ),
+        *(
+            (
+                status,
+                body,
+                WebhookDead,
+                (
+                    "the webhook is dead, and gets nothing more. Put a new one into the connection slack_default; the "
+                    "alerts are kept and sent by the first run after it is mended"
+                ),
+            )
+            for status, body in ((403, "invalid_token"), (404, "no_service"), (410, "channel_is_archived"))
+        ),
+        (
+            405,
+            "",
+            WebhookRefused,
+            (
+                "it will not take these messages. Check the webhook in the connection slack_default; the alerts are "
+                "kept and sent by the first run after it is mended"
+            ),
+        ),
+    ],
 )
-def test_a_webhook_that_is_refused_has_to_be_checked_by_somebody(webhook, slack, status, body):
+def test_what_is_refused_has_to_be_mended_by_somebody(webhook, slack, status, body, kind, told):
     slack.answer_next(status, body)
     with pytest.raises(WebhookRefused) as caught:
         post(webhook, MESSAGE)
-    assert told_without_secret(caught) == (
-        f"Slack answered {status} {body!r}: it will not take these messages. Check the webhook in the connection "
-        "slack_default; the alerts are kept and sent by the first run after it is mended"
-    )
+    assert type(caught.value) is kind
+    assert told_without_secret(caught) == f"Slack answered {status} {body!r}: {told}"
     assert not caught.value.retryable
+
+
+def test_a_failure_names_the_connection_of_its_webhook(webhook, slack):
+    slack.answer_next(410, "channel_is_archived")
+    with pytest.raises(WebhookDead, match="into the connection slack_failures"):
+        post(webhook, MESSAGE, "slack_failures")
 
 
 @pytest.mark.parametrize(

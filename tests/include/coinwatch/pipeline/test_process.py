@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from coinwatch.alerting.delivery import Slack
 from coinwatch.records import parse_raw_prices
 from coinwatch.storage.raw_log import RawLogError, append_raw_prices
 from coinwatch.storage.s3 import S3Store
@@ -119,7 +120,7 @@ def test_an_outage_is_healed_and_the_hours_of_it_raise_no_alert(make_world, noon
 
 def test_without_slack_alerts_are_kept_and_delivered_once_it_is_there(world, noon, caplog):
     steps = world.process_steps()
-    steps[3] = lambda: world.process().send_slack_alerts(None, "http://airflow", simulated=True)
+    steps[3] = lambda: world.process().send_slack_alerts(Slack(), "http://airflow", simulated=True)
     for step in [*world.ingest_steps(noon), *steps]:
         step()
     assert world.rows("alerts", "delivery") == [("not_configured",)]

@@ -4,7 +4,7 @@ import pytest
 import requests
 from slack_sdk.webhook import WebhookClient
 
-from coinwatch.alerting.messages import slack_message
+from coinwatch.alerting.messages import AlertNote, alert_message
 from coinwatch.sandbox.slack import SlackSandbox
 
 
@@ -95,16 +95,20 @@ def test_the_real_client_sees_what_the_real_slack_would_say(slack):
 
 
 def test_the_page_shows_messages_as_people_see_them_the_newest_first(slack, clock):
-    message = slack_message(
-        alert_id="a-1",
+    note = AlertNote(
+        id="a-1",
+        coin="x",
         rule="move_1h",
+        state="firing",
         severity="critical",
         message="X & Y <!channel> moved",
-        threshold_pct=3,
         ts=clock.now,
-        run_url="http://127.0.0.1:8080/run?a=1&b=2",
-        simulated=True,
+        value=4.0,
+        threshold=3.0,
+        facts="Rule move_1h: from +3.00 % on",
+        chart="",
     )
+    message = alert_message([note], "http://127.0.0.1:8080/run?a=1&b=2", simulated=True)
     post(slack, {"text": "first"})
     post(slack, {"text": message.text, "blocks": message.blocks})
     answer = requests.get(slack.origin, timeout=5)
@@ -113,9 +117,9 @@ def test_the_page_shows_messages_as_people_see_them_the_newest_first(slack, cloc
         (
             "<article><time>2026-11-22T12:00:00Z</time>\n[SIMULATED] Price alert\n"
             ":rotating_light: <b>X &amp; Y &lt;!channel&gt; moved</b>\n"
-            "Rule <b>move_1h</b>: from +3.00 % on · price of 2026-11-22 12:00 UTC · "
-            '<a href="http://127.0.0.1:8080/run?a=1&amp;b=2">run</a>\n'
-            "Simulated prices (sandbox): nothing has happened in the real market.\ncritical · alert `a-1`</article>"
+            "Rule move_1h: from +3.00 % on · critical · 2026-11-22 12:00 UTC\n"
+            "Simulated prices (sandbox): nothing has happened in the real market.\n"
+            '<a href="http://127.0.0.1:8080/run?a=1&amp;b=2">run</a> · alert `a-1`</article>'
         ),
         "<article><time>2026-11-22T12:00:00Z</time>\nfirst</article>",
     ]

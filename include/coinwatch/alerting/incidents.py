@@ -1,0 +1,92 @@
+"""Incidents as they are stored: what the next decision has to remember of the ones before."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from coinwatch.alerting.outbox import Alert, store_alerts
+from coinwatch.analysis.incidents import HeldValue, Incident, RuleName, Transition, decide_bad_values
+from coinwatch.rules import RuleBook
+from coinwatch.storage import schema
+from coinwatch.storage.quarantine import CONFIRMED
+from coinwatch.storage.warehouse import upsert
+
+OPEN = ("firing", "worse")
+"""States of an incident that is not over."""
+
+_i = schema.incidents.c
+_p = schema.prices.c
+_q = schema.quarantine.c
+
+
+def open_incidents(connection: Connection) -> Sequence[Row[Any]]:
+    """The incidents that are not over, rows of ``incidents``, the oldest first."""
+    query = select(schema.incidents).where(_i.state.in_(OPEN)).order_by(_i.opened_at, _i.id)
+    return connection.execute(query).all()
+
+
+def read_memory(connection: Connection, currency: str) -> dict[str, dict[RuleName, Incident]]:
+    """The newest incident of each coin and rule."""
+    memory: dict[str, dict[RuleName, Incident]] = defaultdict(dict)
+    for row in connection.execute(select(schema.incidents).where(_i.currency == currency)):
+        incident = Incident(
+            coin=row.coin,
+            currency=row.currency,
+            rule=row.rule,
+            state=row.state,
+            opened_at=row.opened_at,
+            changed_at=row.changed_at,
+            told_at=row.told_at,
+            told=row.told,
+            reference_price=row.reference_price,
+        )
+        memory[row.coin][incident.rule] = incident
+    return memory
+
+
+def store_transitions(
+    connection: Connection, transitions: Sequence[Transition], rules: RuleBook, *, at: datetime, run_id: str
+) -> list[Alert]:
+    """Store what was decided, in the transaction that decides it: the incidents, and an alert for each transition.
+
+    Returns:
+        The alerts; one that is there already stays as it is.
+    """
+    newest = {(turn.incident.coin, turn.incident.currency, turn.incident.rule): turn.incident for turn in transitions}
+    names = [column.name for column in schema.incidents.c]
+    upsert(
+        connection,
+        schema.incidents,
+        [{name: getattr(incident, name) for name in names} for incident in newest.values()],
+    )
+    alerts = [Alert.of(turn, rules.symbol(turn.incident.coin), raised_at=at, run_id=run_id) for turn in transitions]
+    store_alerts(connection, alerts)
+    return alerts
+
+
+def see_quarantine(connection: Connection, currency: str, now: datetime) -> list[Transition]:
+    """What the values that are held back change, of every coin that has some since its last incident."""
+    memory = read_memory(connection, currency)
+    held: dict[str, list[HeldValue]] = defaultdict(list)
+    query = select(schema.quarantine).where(_q.currency == currency, _q.source == "live")
+    for row in connection.execute(query.order_by(_q.coin, _q.ts)):
+        last = memory[row.coin].get("bad_value")
+        if last is None or (row.ts >= last.opened_at if last.is_open else row.ts > last.changed_at):
+            confirmed_at = row.decided_at if row.decided_by == CONFIRMED else None
+            held[row.coin].append(HeldValue(row.ts, row.value, row.reason, confirmed_at, row.state != "held"))
+    transitions: list[Transition] = []
+    for coin, values in held.items():
+        live = select(_p.ts, _p.price).where(_p.coin == coin, _p.currency == currency, _p.source == "live")
+        newest = connection.execute(live.where(_p.ts == _newest(coin, currency))).one_or_none()
+        accepted = None if newest is None else (newest.ts, float(newest.price))
+        last = memory[coin].get("bad_value")
+        transitions += decide_bad_values(last, coin, currency, values, accepted, now)
+    return transitions
+
+
+def _newest(coin: str, currency: str) -> Any:
+    live = (_p.coin == coin, _p.currency == currency, _p.source == "live")
+    return select(func.max(_p.ts)).where(*live).scalar_subquery()
