@@ -53,6 +53,8 @@ FREE_BYTES = 2**30
 CLOCK_SKEW = timedelta(minutes=2)
 """S3 refuses requests that are a quarter of an hour off; prices would be filed under wrong hours long before."""
 
+TEST_MESSAGE = SlackMessage("Coinwatch: a test message, asked for by `coinwatch doctor --post`.", [])
+
 PRO_HOST = "pro-api.coingecko.com"
 PUBLIC_HOST = "api.coingecko.com"
 
