@@ -170,8 +170,8 @@ def test_alerts_that_wait_for_an_hour_are_told_and_their_delivery_ends_it(world,
         "undelivered",
         "begun",
         (
-            "2 alerts wait, the oldest since 2026-11-22 12:00 UTC. Slack answered 503 ''; the alerts are kept, and sent "
-            "again later"
+            "2 alerts wait, the oldest since 2026-11-22 12:00 UTC. Slack answered 503 ''; the alerts are kept, and "
+            "sent again later"
         ),
     )
     assert watch().check_feed() == []
