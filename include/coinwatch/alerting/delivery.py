@@ -360,11 +360,12 @@ def delivery(
 
 
 def _setting(rules: RuleBook, coin: str, rule: str) -> str:
-    """How a rule is set for a coin: its values by the names that they have in the rules file."""
+    """How a rule is set for a coin: the values that decide, which stand first, by their names in the rules file."""
     values = getattr(rules.for_coin(coin), rule, None)
     if not isinstance(values, BaseModel):
         return ""
-    return ", ".join(f"{name} {value:g}" for name, value in values if type(value) in {int, float})
+    numbers = [f"{name} {value:g}" for name, value in values if type(value) in {int, float}]
+    return ", ".join(numbers[:2])
 
 
 def _dead_key(conn_id: str) -> str:

@@ -18,6 +18,8 @@ def test_defaults_are_those_of_the_contract(monkeypatch):
         "s3_prefix": "",
         "history_days": 90,
         "config": PROJECT_DIR / "include" / "coinwatch.yaml",
+        "coingecko_per_minute": None,
+        "coingecko_monthly_limit": None,
         "alert_max_age_hours": 24.0,
         "heartbeat_url": SecretStr(""),
     }
