@@ -83,7 +83,8 @@ def open_watch() -> "Watch":
     from coinwatch.rules import load_rules
 
     settings = load_settings()
-    return Watch(settings, open_default_warehouse(settings), load_rules(settings.config), utc_now)
+    rules = load_rules(settings.config)
+    return Watch(settings, open_default_warehouse(settings), rules, utc_now, open_ingest().budget)
 
 
 def open_operator() -> "Operator":
