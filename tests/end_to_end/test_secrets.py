@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
@@ -11,11 +12,10 @@ from pydantic import SecretStr
 from coinwatch import connections
 from coinwatch.alerting.failures import Failures, TaskRun
 from coinwatch.alerting.slack import open_webhook
-from coinwatch.pipeline.ingest import Ingest
+from coinwatch.errors import CoinwatchError
 from coinwatch.pipeline.watch import Watch
 from coinwatch.sandbox.faults import KINDS, Fault
 from coinwatch.sandbox.http import Response, SandboxServer
-from coinwatch.storage.archive import Archive
 from coinwatch.times import format_time
 
 SECRETS = {
@@ -59,6 +59,7 @@ def faulty(world, monkeypatch):
     monkeypatch.setenv("COINWATCH_DATA_DIR", str(world.settings.data_dir))
     monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "3")
     monkeypatch.setattr(connections, "utc_now", world.clock)
+    monkeypatch.setattr(connections, "time", SimpleNamespace(sleep=lambda _: None))
     open_slack = connections.open_slack
     monkeypatch.setattr(connections, "open_slack", lambda: replace(open_slack(), sleep=lambda _: None))
     return world
@@ -84,14 +85,12 @@ def run(world, heartbeat):
         simulated=False,
     )
 
-    def ingest() -> Ingest:
-        return Ingest(settings, connections.open_coingecko(), Archive(settings.archive_path), world.clock)
-
+    ingest = connections.open_ingest
     steps = {
         "fetch_prices": lambda: handed.update(names=ingest().fetch_prices(now)),
         "append_raw_log": lambda: ingest().append_rows(handed["names"]),
-        "find_gaps": lambda: handed.update(windows=ingest().find_gaps(now)),
-        "fetch_history": lambda: [ingest().fetch_history(now, window) for window in handed["windows"]],
+        "find_gaps": lambda: handed.update(windows=ingest().history.find_gaps(now)),
+        "fetch_history": lambda: [ingest().history.fetch_history(now, window) for window in handed["windows"]],
         "load_raw_prices": process.load_raw_prices,
         "compute_rolling_statistics": process.compute_rolling_statistics,
         "detect_anomalies": lambda: process.detect_anomalies("run"),
@@ -104,7 +103,7 @@ def run(world, heartbeat):
         task = TaskRun("a_dag", task_id, "", None)
         try:
             step()
-        except Exception as failure:
+        except CoinwatchError as failure:
             logging.getLogger("airflow.task").exception("Task failed with exception")
             failures.failed(task, failure)
         else:

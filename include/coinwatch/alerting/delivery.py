@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, Row, Table, select
 
 from coinwatch.alerting import messages, outbox, webhooks
 from coinwatch.alerting.charts import sparkline
+from coinwatch.alerting.incidents import WATCH_FEED
 from coinwatch.alerting.messages import AlertNote, SlackMessage, TroubleNote
 from coinwatch.alerting.slack import KEPT, MessageRefused, SlackError, Webhook, WebhookDead, post
 from coinwatch.alerting.troubles import end_trouble, raise_trouble
@@ -271,7 +272,10 @@ class Delivery:
         )
 
     def _run_url(self, run_id: str) -> str:
-        return f"{self.base_url.rstrip('/')}/dags/process_prices/runs/{quote(run_id, safe='')}"
+        dags = f"{self.base_url.rstrip('/')}/dags"
+        return (
+            f"{dags}/{WATCH_FEED}" if run_id == WATCH_FEED else f"{dags}/process_prices/runs/{quote(run_id, safe='')}"
+        )
 
     def _send(self, channel: _Channel, parcel: _Parcel) -> int:
         try:
@@ -360,11 +364,12 @@ def delivery(
 
 
 def _setting(rules: RuleBook, coin: str, rule: str) -> str:
-    """How a rule is set for a coin: its values by the names that they have in the rules file."""
+    """How a rule is set for a coin: the values that decide, which stand first, by their names in the rules file."""
     values = getattr(rules.for_coin(coin), rule, None)
     if not isinstance(values, BaseModel):
         return ""
-    return ", ".join(f"{name} {value:g}" for name, value in values if type(value) in {int, float})
+    numbers = [f"{name} {value:g}" for name, value in values if type(value) in {int, float}]
+    return ", ".join(numbers[:2])
 
 
 def _dead_key(conn_id: str) -> str:

@@ -158,10 +158,7 @@ def test_a_message_tells_the_setting_of_the_rule_links_to_the_run_and_draws_the_
     assert section["text"]["text"].splitlines() == [
         ":warning: *BTC −3.00 % in 1 h*",
         "▁▁▂▂▂▃▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇▇██ 24 h, $67,000 to $90,000",
-        (
-            "Rule move_1h: from −2.00 % on (sigmas 6, min_pct 1, quiet_hours 6, worse_factor 1.5, late_hours_max 3)"
-            " · warning · 2026-11-22 10:00 UTC"
-        ),
+        ("Rule move_1h: from −2.00 % on (sigmas 6, min_pct 1) · warning · 2026-11-22 10:00 UTC"),
     ]
     assert context["elements"][0]["text"] == (
         "<http://localhost:8080/dags/process_prices/runs/scheduled__2026-11-22T10%3A00%3A00%2B00%3A00|run> "

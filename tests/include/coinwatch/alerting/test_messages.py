@@ -2,7 +2,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from coinwatch.analysis.anomalies import Anomaly
 
 from coinwatch.alerting.messages import (
     ALERTS_SHOWN,
@@ -17,25 +16,31 @@ from coinwatch.alerting.messages import (
     summary_message,
     trouble_message,
 )
+from coinwatch.analysis.incidents import Incident, Transition
 from coinwatch.sandbox.slack import problem
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 
-DAY = Anomaly(
-    coin="bitcoin",
-    rule="move_24h",
-    ts=TEN,
+OPENED = Incident("bitcoin", "usd", "move_24h", "firing", TEN, TEN, TEN)
+DAY = Transition(
+    incident=OPENED,
+    note="move_24h",
+    severity="critical",
     price=63940.4,
-    reference_price=73520.0,
-    reference_ts=TEN - timedelta(hours=24),
-    hours=24.0,
-    log_return=-0.1396,
     change_pct=-13.03,
     threshold_pct=-8.06,
     usual_pct=2.4,
-    severity="critical",
+    hours=24.0,
+    reference_price=73520.0,
+    reference_ts=TEN - timedelta(hours=24),
 )
-HOUR = replace(DAY, rule="move_1h", hours=1.0, change_pct=3.2, log_return=0.0315, usual_pct=0.49)
+HOUR = replace(DAY, incident=replace(OPENED, rule="move_1h"), note="move_1h", hours=1.0, change_pct=3.2, usual_pct=0.49)
+
+
+def turn(rule, state="firing", note=None, **changes):
+    """A turn of an incident of another rule."""
+    incident = replace(OPENED, rule=rule, state=state)
+    return replace(Transition(incident, note or rule, price=63940.4), **changes)
 
 
 @pytest.fixture
@@ -70,32 +75,62 @@ def test_a_change_has_its_sign_and_a_real_minus(value, text):
 
 
 def test_a_move_of_a_day_is_told_against_the_usual_day():
-    assert describe(DAY, "BTC", "usd") == ("BTC −13.03 % in 24 h to $63,940: 5.8× a usual day (usual is ±2.4 %)")
+    assert describe(DAY, "BTC") == "BTC −13.03 % in 24 h to $63,940: 5.8× a usual day (usual is ±2.4 %)"
 
 
 def test_a_move_of_an_hour_is_told_against_the_usual_hour():
-    assert describe(HOUR, "BTC", "usd") == ("BTC +3.20 % in 1 h to $63,940: 6.4× a usual hour (usual is ±0.49 %)")
+    assert describe(HOUR, "BTC") == "BTC +3.20 % in 1 h to $63,940: 6.4× a usual hour (usual is ±0.49 %)"
 
 
 @pytest.mark.parametrize(("hours", "told"), [(0.55, "in 1 h"), (1.5, "in 1 h"), (2.34, "in 2.3 h")])
 def test_a_pull_that_came_late_tells_the_true_hours(hours, told):
-    assert f" {told} to " in describe(replace(HOUR, hours=hours), "BTC", "usd")
+    assert f" {told} to " in describe(replace(HOUR, hours=hours), "BTC")
 
 
 def test_a_late_pull_is_told_against_what_is_usual_in_so_many_hours():
-    assert describe(replace(HOUR, hours=2.34), "BTC", "usd").endswith("a usual 2.3 h (usual is ±0.49 %)")
+    assert describe(replace(HOUR, hours=2.34), "BTC").endswith("a usual 2.3 h (usual is ±0.49 %)")
 
 
 def test_a_coin_that_hardly_moves_has_a_usual_move_all_the_same():
-    assert describe(replace(HOUR, usual_pct=0.0312), "USDT", "usd").endswith("(usual is ±0.031 %)")
+    assert describe(replace(HOUR, usual_pct=0.0312), "USDT").endswith("(usual is ±0.031 %)")
 
 
 def test_a_wild_coin_has_no_exponent_in_its_usual_move():
-    assert describe(replace(HOUR, usual_pct=120.0), "X", "usd").endswith("(usual is ±120 %)")
+    assert describe(replace(HOUR, usual_pct=120.0), "X").endswith("(usual is ±120 %)")
 
 
 def test_a_coin_that_never_moved_is_told_so():
-    assert describe(replace(HOUR, usual_pct=0.0), "X", "usd") == "X +3.20 % in 1 h to $63,940: it had not moved before"
+    assert describe(replace(HOUR, usual_pct=0.0), "X") == "X +3.20 % in 1 h to $63,940: it had not moved before"
+
+
+@pytest.mark.parametrize(
+    ("transition", "told"),
+    [
+        pytest.param(
+            turn("limit_24h", change_pct=-6.0, threshold_pct=-5.0, hours=24.0),
+            "BTC −6.00 % in 24 h to $63,940: beyond the fixed limit of −5.00 %",
+            id="a fixed limit",
+        ),
+        pytest.param(
+            turn("move_1h", "resolved", change_pct=-1.5, hours=7.2),
+            "BTC has calmed down at $63,940, 7 h after the alert (−1.50 % against the price before the move)",
+            id="the end of a move",
+        ),
+        pytest.param(
+            turn("move_1h", "corrected", "spike_reverted"),
+            "BTC is back at $63,940: the move of 2026-11-22 10:00 UTC was a spike",
+            id="a spike",
+        ),
+        pytest.param(
+            turn("stale", reason="3 pulls in a row had exactly this price, over 3 hours"),
+            "BTC stands still at $63,940: 3 pulls in a row had exactly this price, over 3 hours",
+            id="stands still",
+        ),
+        pytest.param(turn("stale", "resolved"), "BTC moves again, to $63,940", id="moves again"),
+    ],
+)
+def test_what_is_no_move_is_told_in_words_too(transition, told):
+    assert describe(transition, "BTC") == told
 
 
 NOTE = AlertNote(

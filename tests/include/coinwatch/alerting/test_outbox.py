@@ -1,15 +1,12 @@
-import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from coinwatch.analysis.anomalies import Anomaly
 from sqlalchemy import select
 
 from coinwatch.alerting.outbox import (
     Alert,
     hold_back,
-    last_alerts,
     mark_delivered,
     mark_failed,
     mark_not_configured,
@@ -19,31 +16,32 @@ from coinwatch.alerting.outbox import (
 )
 from coinwatch.alerting.silences import acknowledge, active_silences, silence, unsilence
 from coinwatch.alerting.troubles import end_trouble, raise_trouble
+from coinwatch.analysis.incidents import Incident, Transition
 from coinwatch.storage import schema
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
-ANOMALY = Anomaly(
-    coin="bitcoin",
-    rule="move_24h",
-    ts=TEN,
+INCIDENT = Incident("bitcoin", "usd", "move_24h", "firing", TEN, TEN, TEN, told=-0.14, reference_price=73520.0)
+TURN = Transition(
+    incident=INCIDENT,
+    note="move_24h",
+    severity="critical",
     price=63940.4,
-    reference_price=73520.0,
-    reference_ts=TEN - 24 * HOUR,
-    hours=24.0,
-    log_return=math.log(63940.4 / 73520.0),
-    change_pct=100 * (63940.4 / 73520.0 - 1),
+    change_pct=-13.03,
     threshold_pct=-8.06,
     usual_pct=2.4,
-    severity="critical",
+    hours=24.0,
+    reference_price=73520.0,
+    reference_ts=TEN - 24 * HOUR,
 )
-ALERT = Alert.of(ANOMALY, "BTC", "usd", raised_at=TEN + HOUR, run_id="run")
+ALERT = Alert.of(TURN, "BTC", raised_at=TEN + HOUR, run_id="run")
 
 
-def later(hours, **changes):
+def later(hours):
     ts = TEN + hours * HOUR
-    return Alert.of(replace(ANOMALY, ts=ts, **changes), "BTC", "usd", raised_at=ts, run_id="run")
+    incident = replace(INCIDENT, opened_at=ts, changed_at=ts, told_at=ts)
+    return Alert.of(replace(TURN, incident=incident), "BTC", raised_at=ts, run_id="run")
 
 
 @pytest.fixture
@@ -71,7 +69,7 @@ def test_an_alert_is_stored_with_all_that_is_known_of_it(connection):
             "severity": "critical",
             "state": "firing",
             "ts": TEN,
-            "value": ANOMALY.change_pct,
+            "value": -13.03,
             "threshold": -8.06,
             "message": "BTC −13.03 % in 24 h to $63,940: 5.8× a usual day (usual is ±2.4 %)",
             "raised_at": TEN + HOUR,
@@ -79,7 +77,7 @@ def test_an_alert_is_stored_with_all_that_is_known_of_it(connection):
             "delivery": "pending",
             "delivery_error": None,
             "run_id": "run",
-            "incident_id": None,
+            "incident_id": "move_24h-bitcoin-usd-20261122T100000Z",
             "message_id": None,
         }
     ]
@@ -127,17 +125,17 @@ def test_what_was_delivered_stays_delivered_when_slack_is_taken_away(connection)
     assert rows(connection)[0]["delivery"] == "delivered"
 
 
-def test_the_newest_alert_of_each_coin_and_rule_comes_with_its_log_return(connection):
-    other = later(3, coin="ethereum", rule="move_1h", change_pct=5.0)
-    euro = Alert.of(replace(ANOMALY, ts=TEN + 9 * HOUR), "BTC", "eur", raised_at=TEN, run_id="run")
-    store_alerts(connection, [ALERT, later(2, change_pct=-20.0), other, euro])
-    last = last_alerts(connection, "usd")
-    assert {key: alert.ts for key, alert in last.items()} == {
-        ("bitcoin", "move_24h"): TEN + 2 * HOUR,
-        ("ethereum", "move_1h"): TEN + 3 * HOUR,
-    }
-    assert last["bitcoin", "move_24h"].log_return == pytest.approx(math.log(0.8), rel=1e-12)
-    assert last["ethereum", "move_1h"].log_return == pytest.approx(math.log(1.05), rel=1e-12)
+def test_an_end_tells_no_move_that_would_break_the_rule(connection):
+    end = replace(TURN, incident=replace(INCIDENT, state="resolved", changed_at=TEN + HOUR), threshold_pct=None)
+    store_alerts(connection, [Alert.of(end, "BTC", raised_at=TEN, run_id="run")])
+    [row] = rows(connection)
+    assert (row["id"], row["incident_id"], row["state"], row["value"], row["threshold"]) == (
+        "move_24h-bitcoin-usd-20261122T100000Z-resolved-20261122T110000Z",
+        "move_24h-bitcoin-usd-20261122T100000Z",
+        "resolved",
+        None,
+        None,
+    )
 
 
 def turn(number, state, incident="i-1", **changes):
