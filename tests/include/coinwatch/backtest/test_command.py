@@ -57,7 +57,7 @@ def test_it_tells_what_would_have_been_told_how_often_and_draws_it(backtest, pri
         "alerts": [2],
     }
     (alert,) = [line for line in said if line.startswith("  2026-01-11 00:00")]
-    assert alert.startswith("  2026-01-11 00:00  critical  BTC −7.46 % in 1 h to $93.00: 15.5× a usual hour")
+    assert alert.startswith("  2026-01-11 00:00  critical  BTC −7.46 % in 1 h to $93.00: 15.6× a usual hour")
     picture = ET.fromstring((tmp_path / "picture.svg").read_text())  # noqa: S314 - it is our own
     marks = [element for element in picture.iter() if element.tag.endswith("circle")]
     assert [mark[0].text.split(": ")[1] for mark in marks] == ["2026-01-11 00:00 UTC", "2026-01-13 02:00 UTC"]
