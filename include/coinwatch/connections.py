@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from coinwatch.pipeline.ingest import Ingest
     from coinwatch.pipeline.operate import Operator
     from coinwatch.pipeline.process import Process
+    from coinwatch.pipeline.review import Review
     from coinwatch.pipeline.watch import Watch
     from coinwatch.sources.coingecko import CoinGeckoClient
     from coinwatch.storage.s3 import S3Store
@@ -79,12 +80,22 @@ def open_process() -> "Process":
 
 def open_watch() -> "Watch":
     """What the steps of `watch_feed` work with."""
+    from coinwatch.pipeline.feed import Feed
     from coinwatch.pipeline.watch import Watch
     from coinwatch.rules import load_rules
 
     settings = load_settings()
     rules = load_rules(settings.config)
-    return Watch(settings, open_default_warehouse(settings), rules, utc_now, open_ingest().budget)
+    feed = Feed(settings, rules, monthly_limit(settings, find_connection(s.COINGECKO_CONN_ID)))
+    return Watch(settings, open_default_warehouse(settings), rules, utc_now, feed.checks)
+
+
+def open_review() -> "Review":
+    """What the step of `review_quarantine` works with."""
+    from coinwatch.pipeline.review import Review
+
+    settings = load_settings()
+    return Review(settings, open_default_warehouse(settings), utc_now)
 
 
 def open_operator() -> "Operator":
@@ -105,7 +116,7 @@ def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "Co
     Raises:
         ConnectionProblem: The connection's plan or host is none.
     """
-    from coinwatch.sources.coingecko import PER_MINUTE, PER_MONTH, CoinGeckoClient
+    from coinwatch.sources.coingecko import PER_MINUTE, CoinGeckoClient
     from coinwatch.storage.requests import RequestMeter
 
     connection = find_connection(s.COINGECKO_CONN_ID)
@@ -115,7 +126,7 @@ def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "Co
         clock=utc_now,
         sleep=time.sleep,
         per_minute=settings.coingecko_per_minute or PER_MINUTE[plan],
-        monthly_limit=settings.coingecko_monthly_limit or PER_MONTH.get(plan),
+        monthly_limit=monthly_limit(settings, connection),
     )
     if connection is None:
         log.info("no connection %s: CoinGecko is asked without a key", s.COINGECKO_CONN_ID)
@@ -127,6 +138,13 @@ def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "Co
         api_key=connection.password or "",
         plan="pro" if plan == "pro" else "demo",
     )
+
+
+def monthly_limit(settings: Settings, connection: Any | None) -> int | None:
+    """Requests that CoinGecko allows in a month: as set, or else by the plan of `coingecko_default`."""
+    from coinwatch.sources.coingecko import PER_MONTH
+
+    return settings.coingecko_monthly_limit or PER_MONTH.get(coingecko_plan(connection))
 
 
 def coingecko_plan(connection: Any | None) -> str:

@@ -40,6 +40,9 @@ PACE = 1.0
 
 CHART_SPAN = timedelta(hours=24)
 
+WATCH = "watch_feed"
+"""Stands for the run in alerts that `watch_feed` has found."""
+
 UNDELIVERED = "undelivered"
 """Key of the trouble that alerts have been waiting for too long."""
 
@@ -271,7 +274,9 @@ class Delivery:
         )
 
     def _run_url(self, run_id: str) -> str:
-        return f"{self.base_url.rstrip('/')}/dags/process_prices/runs/{quote(run_id, safe='')}"
+        # What `watch_feed` finds carries its name, because no run of process_prices has found it.
+        page = run_id if run_id == WATCH else f"process_prices/runs/{quote(run_id, safe='')}"
+        return f"{self.base_url.rstrip('/')}/dags/{page}"
 
     def _send(self, channel: _Channel, parcel: _Parcel) -> int:
         try:

@@ -23,6 +23,7 @@ from coinwatch.sources.errors import BeyondPlan, CoinGeckoError, UnknownCoin
 from coinwatch.storage.archive import Archive, snapshot_name
 from coinwatch.storage.conditions import last_updates, store_conditions
 from coinwatch.storage.gaps import SETTLED
+from coinwatch.storage.quarantine import Held, hold
 from coinwatch.storage.raw_log import append_raw_prices, stored_timestamps
 from coinwatch.times import format_time, nearest_hour
 
@@ -144,6 +145,12 @@ class Ingest:
                 before = last_updates(connection, coins, currency, as_of)
                 found = [*conditions, *judge_freshness(rows, before, LATE)]
                 changes = store_conditions(connection, coins, currency, as_of, found, snapshot)
+                held = [
+                    Held(each.coin, currency, as_of, "live", each.value, each.reason, snapshot)
+                    for each in conditions
+                    if each.value
+                ]
+                hold(connection, held, self.clock())
         except OperationalError as error:
             # The price in hand matters more; what lasts is seen again by the next pull.
             log.error("the warehouse cannot be reached, so conditions are not remembered: %s", error.orig)  # noqa: TRY400

@@ -95,11 +95,13 @@ class Condition:
         coin: CoinGecko id.
         name: What kind of wrong it is.
         reason: What is missing or wrong, in words for the operator.
+        value: What stood in the price's place, if something did that is none.
     """
 
     coin: str
     name: ConditionName
     reason: str
+    value: str = ""
 
 
 def read_quotes(
@@ -136,11 +138,11 @@ def _read_coin(
     try:
         quote = _read_quote(body[coin], coin, currency)
     except _NotAQuote as error:
-        return Condition(coin, "not_understood", str(error))
+        return Condition(coin, "not_understood", str(error), error.price)
     if quote.price is None:
         return Condition(coin, "no_price", f"CoinGecko has no {currency} price for it now")
     if not _is_price(quote.price):
-        return Condition(coin, "bad_price", f"{quote.price.text} is no price")
+        return Condition(coin, "bad_price", f"{quote.price.text} is no price", quote.price.text)
     return _live_row(answer, quote, coin, currency, as_of, snapshot)
 
 
@@ -172,7 +174,15 @@ def judge_freshness(
 
 
 class _NotAQuote(ValueError):
-    """What stands for a coin is not what the documentation promises."""
+    """What stands for a coin is not what the documentation promises.
+
+    Attributes:
+        price: What stood in the price's place, if that is the matter.
+    """
+
+    def __init__(self, message: str, price: str = "") -> None:
+        super().__init__(message)
+        self.price = price
 
 
 def _read_quote(fields: Any, coin: str, currency: str) -> _Quote:
@@ -190,7 +200,8 @@ def _read_quote(fields: Any, coin: str, currency: str) -> _Quote:
     except ValidationError as error:
         field = str(error.errors()[0]["loc"][0])
         value = repr(fields[names[field]])[:EXCERPT]
-        raise _NotAQuote(f"{coin}.{names[field]} is {value}, which is no number") from None
+        price = value if field == "price" else ""
+        raise _NotAQuote(f"{coin}.{names[field]} is {value}, which is no number", price) from None
     seconds = quote.last_updated_at
     if seconds is not None and not seconds.is_whole(below=2**33):
         raise _NotAQuote(f"{coin}.last_updated_at is {seconds.text}, which is no UNIX time in seconds")

@@ -104,10 +104,8 @@ class RequestMeter:
         Args:
             per_hour: Requests that the prices of one hour need.
         """
-        now = self._clock()
         with self._open_warehouse().begin() as connection:
-            counts = requests_since(connection, month_start(now) - RECENT - DAY)
-        return forecast_month(counts, now, per_hour, self.monthly_limit)
+            return read_budget(connection, self._clock(), per_hour, self.monthly_limit)
 
 
 def requests_since(connection: Connection, start: datetime) -> dict[datetime, dict[str, int]]:
@@ -117,3 +115,15 @@ def requests_since(connection: Connection, start: datetime) -> dict[datetime, di
     for row in connection.execute(select(table).where(table.c.day >= start).order_by(table.c.day)):
         counts[row.day][row.endpoint] = row.requests
     return dict(counts)
+
+
+def read_budget(connection: Connection, now: datetime, per_hour: int, limit: int | None) -> Budget:
+    """What this month has cost so far, and what it will have cost at its end.
+
+    Args:
+        connection: A transaction.
+        now: The present.
+        per_hour: Requests that the prices of one hour need.
+        limit: Requests that the plan allows in a month; none if that is not known.
+    """
+    return forecast_month(requests_since(connection, month_start(now) - RECENT - DAY), now, per_hour, limit)

@@ -167,6 +167,13 @@ def test_a_message_tells_the_setting_of_the_rule_links_to_the_run_and_draws_the_
     assert header["text"]["text"] == "Price alert"
 
 
+def test_what_watch_feed_found_links_to_it(warehouse, send, slack):
+    store(warehouse, replace(ALERT, run_id="watch_feed"))
+    send()
+    context = slack.messages[0]["payload"]["blocks"][-1]
+    assert context["elements"][0]["text"] == "<http://localhost:8080/dags/watch_feed|run> · alert `a-1`"
+
+
 def test_what_one_run_found_is_one_message(warehouse, send, slack):
     other = replace(ALERT, id="a-0", coin="ethereum", message="ETH −9.00 % in 1 h", value=-9.0)
     store(warehouse, ALERT, other, SECOND)

@@ -71,15 +71,15 @@ def test_a_coin_without_a_price_is_named_and_the_others_go_on():
             "unknown_id",
             "CoinGecko does not know this id (any more): correct or remove it in COINWATCH_COINS",
         ),
-        Condition("zero", "bad_price", "0 is no price"),
-        Condition("minus", "bad_price", "-1.5 is no price"),
+        Condition("zero", "bad_price", "0 is no price", "0"),
+        Condition("minus", "bad_price", "-1.5 is no price", "-1.5"),
         Condition("empty", "no_price", "CoinGecko has no usd price for it now"),
     ]
 
 
 def test_a_number_too_large_to_compute_with_is_no_price():
     rows, conditions = quotes('{"bitcoin":{"usd":1e400}}')
-    assert (rows, conditions) == ([], [Condition("bitcoin", "bad_price", "1e400 is no price")])
+    assert (rows, conditions) == ([], [Condition("bitcoin", "bad_price", "1e400 is no price", "1e400")])
 
 
 @pytest.mark.parametrize(

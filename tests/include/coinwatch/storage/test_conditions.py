@@ -3,6 +3,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import select
 
 from coinwatch.records import RawPrice
+from coinwatch.rules import load_rules
+from coinwatch.settings import PROJECT_DIR
 from coinwatch.sources.answers import Condition
 from coinwatch.storage import schema
 from coinwatch.storage.conditions import Changes, last_updates, store_conditions
@@ -11,6 +13,7 @@ from coinwatch.times import format_time
 
 HOUR = timedelta(hours=1)
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+RULES = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
 GONE = Condition("gone", "unknown_id", "CoinGecko does not know it")
 NULL = Condition("nexa", "no_price", "CoinGecko has no price for it")
 
@@ -87,7 +90,7 @@ def test_the_pull_before_tells_when_each_coin_was_updated(warehouse):
         live(NOON - 25 * HOUR, NOON - 25 * HOUR, coin="old"),
     ]
     with warehouse.begin() as connection:
-        store_raw_prices(connection, rows)
+        store_raw_prices(connection, rows, RULES, NOON)
         assert last_updates(connection, ["bitcoin", "nexa", "old"], "usd", NOON) == {
             "bitcoin": (NOON - HOUR, NOON - HOUR)
         }

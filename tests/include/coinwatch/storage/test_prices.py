@@ -5,12 +5,16 @@ from decimal import Decimal
 from sqlalchemy import select
 
 from coinwatch.records import RawPrice
+from coinwatch.rules import load_rules
+from coinwatch.settings import PROJECT_DIR
 from coinwatch.storage import schema
 from coinwatch.storage.prices import clear_work, mark_work, pending_work, store_raw_prices
 from coinwatch.times import format_time
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 ELEVEN = TEN + timedelta(hours=1)
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+RULES = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
 
 
 def row(moment=TEN, price="100.50", source="live", coin="bitcoin"):
@@ -36,7 +40,7 @@ def stored(warehouse, table, *columns):
 
 def store(warehouse, *rows):
     with warehouse.begin() as connection:
-        return store_raw_prices(connection, rows)
+        return store_raw_prices(connection, rows, RULES, NOW)
 
 
 def test_lines_are_stored_as_text_and_as_numbers(warehouse):

@@ -10,6 +10,8 @@ from botocore.exceptions import EndpointConnectionError
 from sqlalchemy import delete, insert, select
 
 from coinwatch.records import RAW_COLUMNS, RawPrice
+from coinwatch.rules import load_rules
+from coinwatch.settings import PROJECT_DIR
 from coinwatch.storage import schema, uploads
 from coinwatch.storage.prices import mark_uploads, store_raw_prices
 from coinwatch.storage.s3 import S3Conflict, S3Error, S3Store
@@ -25,6 +27,7 @@ from coinwatch.times import HOUR, format_time
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 NOW = TEN + timedelta(hours=5)
+RULES = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def price(moment=TEN, text="84012.50", source="live", coin="bitcoin"):
 def add(warehouse, *rows):
     """Store raw prices and a statistic for each."""
     with warehouse.begin() as connection:
-        store_raw_prices(connection, rows)
+        store_raw_prices(connection, rows, RULES, rows[0].moment)
         for row in rows:
             c = schema.price_statistics.c
             key = (c.coin == row.coin, c.currency == row.currency, c.ts == row.moment)

@@ -1,0 +1,58 @@
+"""By hand: what is to become of values that were held back.
+
+A value that cannot be a price (not a number, not positive, or more than 25 % away from the one before) is held back in
+quarantine: it stands in the raw log and is no price. Three pulls in a row that agree release themselves; everything
+else waits here, and harms nobody.
+
+* **list** writes what is held back into the log.
+* **release**: it is a price after all. Statistics and alerts from its time on are computed again.
+* **reject**: it stays out for good, and is not asked about any more.
+
+**Started** by hand only, with params: action, coin, ts (the time as the list has it; `*` for all), and reason.
+
+**Reads** and **writes** the warehouse; an event on the raw asset of each coin that has a new price starts
+`process_prices`.
+
+**When it fails** the task's log says what cannot be done, and what there is.
+
+**Safe to run again:** yes; what is decided is not held back any more.
+"""
+
+from airflow.sdk import Param, dag, get_current_context, task
+
+from coinwatch.assets import RAW_ASSETS
+from coinwatch.connections import open_review
+from coinwatch.defaults import DEFAULT_ARGS, START_DATE
+from coinwatch.events import publish_added
+
+
+@dag(
+    schedule=None,
+    start_date=START_DATE,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    doc_md=__doc__,
+    tags=["operate"],
+    params={
+        "action": Param("list", enum=["list", "release", "reject"]),
+        "coin": Param("*", type="string", description="CoinGecko id, or * for all"),
+        "ts": Param(
+            "*", type="string", description="time of the value, for example 2026-11-22T10:00:00Z, or * for all"
+        ),
+        "reason": Param("", type="string", description="why, and who decided it"),
+    },
+)
+def review_quarantine():
+    """Release or reject what was held back."""
+
+    @task(outlets=RAW_ASSETS)
+    def decide() -> None:
+        """Do what the params of the run say."""
+        context = get_current_context()
+        publish_added(open_review().decide(context["params"], context["run_id"]), RAW_ASSETS, context)
+
+    decide()
+
+
+review_quarantine()
