@@ -81,14 +81,12 @@ def open_process() -> "Process":
 
 def open_watch() -> "Watch":
     """What the steps of `watch_feed` work with."""
-    from coinwatch.pipeline.feed import Feed
     from coinwatch.pipeline.watch import Watch
     from coinwatch.rules import load_rules
 
     settings = load_settings()
     rules = load_rules(settings.config)
-    feed = Feed(settings, rules, monthly_limit(settings, find_connection(s.COINGECKO_CONN_ID)))
-    return Watch(settings, open_default_warehouse(settings), rules, utc_now, feed.checks)
+    return Watch(settings, open_default_warehouse(settings), rules, utc_now, open_ingest().budget)
 
 
 def open_review() -> "Review":

@@ -14,10 +14,12 @@ from coinwatch.defaults import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, TAGS
 HEAVY = ("alembic", "boto3", "botocore", "moto", "numpy", "pandas", "requests", "slack_sdk")
 
 
-BY_HAND = {"manage_alerts", "upload_processed_csv_to_s3"}
+BY_HAND = {"manage_alerts", "review_quarantine", "upload_processed_csv_to_s3"}
+BY_CLOCK = {"ingest_prices", "watch_feed"}
+BY_ASSET = {"process_prices"}
 
 
-@pytest.fixture(params=["ingest_prices", "manage_alerts", "process_prices", "upload_processed_csv_to_s3", "watch_feed"])
+@pytest.fixture(params=sorted(BY_HAND | BY_CLOCK | BY_ASSET))
 def dag(request, dag_bag):
     return dag_bag.dags[request.param]
 

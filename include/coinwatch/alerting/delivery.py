@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, Row, Table, select
 
 from coinwatch.alerting import messages, outbox, webhooks
 from coinwatch.alerting.charts import Point, picture, sparkline
+from coinwatch.alerting.incidents import WATCH_FEED
 from coinwatch.alerting.messages import AlertNote, SlackMessage, TroubleNote
 from coinwatch.alerting.pictures import Pictures
 from coinwatch.alerting.slack import KEPT, MessageRefused, SlackError, Webhook, WebhookDead, post
@@ -40,9 +41,6 @@ PACE = 1.0
 """Seconds from one message to the next (Slack: about one message a second for each webhook)."""
 
 CHART_SPAN = timedelta(hours=24)
-
-WATCH = "watch_feed"
-"""Stands for the run in alerts that `watch_feed` has found."""
 
 UNDELIVERED = "undelivered"
 """Key of the trouble that alerts have been waiting for too long."""
@@ -281,9 +279,10 @@ class Delivery:
         )
 
     def _run_url(self, run_id: str) -> str:
-        # What `watch_feed` finds carries its name, because no run of process_prices has found it.
-        page = run_id if run_id == WATCH else f"process_prices/runs/{quote(run_id, safe='')}"
-        return f"{self.base_url.rstrip('/')}/dags/{page}"
+        dags = f"{self.base_url.rstrip('/')}/dags"
+        return (
+            f"{dags}/{WATCH_FEED}" if run_id == WATCH_FEED else f"{dags}/process_prices/runs/{quote(run_id, safe='')}"
+        )
 
     def _send(self, channel: _Channel, parcel: _Parcel) -> int:
         try:

@@ -17,6 +17,9 @@ from coinwatch.storage.warehouse import upsert
 OPEN = ("firing", "worse")
 """States of an incident that is not over."""
 
+WATCH_FEED = "watch_feed"
+"""What alerts name as their run that no run of `process_prices` has raised."""
+
 _i = schema.incidents.c
 _p = schema.prices.c
 _q = schema.quarantine.c

@@ -79,7 +79,7 @@ class Review:
                 row = release(connection, *key, by, now)
                 if row is None:
                     raise WrongDecision(
-                        f"{value.value} of {value.coin} at {_time(value)} is no number; reject it instead"
+                        f"{value.value} of {value.coin} at {_time(value)} can be no price; reject it instead"
                     )
                 accept_prices(connection, [row])
                 released[value.coin].append(row.timestamp)

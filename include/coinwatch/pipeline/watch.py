@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from coinwatch.alerting.delivery import UNDELIVERED, Slack, delivery
 from coinwatch.alerting.failures import forget, raise_undelivered, settle
+from coinwatch.alerting.incidents import WATCH_FEED, see_quarantine, store_transitions
 from coinwatch.alerting.messages import told_duration, told_time
 from coinwatch.alerting.outbox import WAITING
 from coinwatch.alerting.slack import SlackError
@@ -28,6 +29,7 @@ from coinwatch.times import floor_hour, format_time
 
 if TYPE_CHECKING:
     from coinwatch.rules import RuleBook
+    from coinwatch.sources.budget import Budget
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,9 @@ UNDELIVERED_AFTER = timedelta(hours=1)
 
 BACKLOG_AFTER = timedelta(hours=2)
 """Uploads that have been waiting for so long have been left by more than one run."""
+
+UNKNOWN_PULLS = 3
+"""So many answers in a row that do not have a coin are no accident."""
 
 FORGET_AFTER = timedelta(days=2)
 """A failed task that has neither failed nor gone through for so long does not run any more."""
@@ -63,6 +68,7 @@ class Watch:
         warehouse: Where everything is stored.
         rules: The rules and windows.
         clock: Tells the time.
+        budget: Tells what this month's requests to CoinGecko come to; none if nobody counts them.
         more_checks: What else is looked at, by whoever knows how.
     """
 
@@ -70,6 +76,7 @@ class Watch:
     warehouse: Engine
     rules: "RuleBook"
     clock: Callable[[], datetime]
+    budget: "Callable[[], Budget] | None" = None
     more_checks: Sequence[Check] = field(default=())
 
     def check_feed(self) -> list[str]:
@@ -85,6 +92,9 @@ class Watch:
             self._late_run,
             self._undelivered,
             self._uploads,
+            self._unknown_coins,
+            self._held_values,
+            *self._budget_check(),
             *self.more_checks,
         )
         for check in checks:
@@ -191,6 +201,61 @@ class Watch:
             at=now,
             lasting=BACKLOG_AFTER,
         )
+
+    def _unknown_coins(self, connection: Connection, now: datetime) -> None:
+        c = schema.feed_conditions.c
+        query = select(c.coin, c.since, c.pulls).where(
+            c.condition == "unknown_id", c.ended_at.is_(None), c.currency == self.settings.currency
+        )
+        unknown = {row.coin: row for row in connection.execute(query) if row.coin in self.settings.coins}
+        for trouble in open_troubles(connection):
+            kind, _, coin = trouble.key.partition(":")
+            if kind == "unknown" and coin not in unknown:
+                end_trouble(
+                    connection, trouble.key, now, f"CoinGecko knows {coin} again, or it is not watched any more."
+                )
+        left = ", ".join(coin for coin in self.settings.coins if coin not in unknown) or "none"
+        for coin, row in unknown.items():
+            # One answer may have lost it.
+            if row.pulls < UNKNOWN_PULLS:
+                continue
+            raise_trouble(
+                connection,
+                f"unknown:{coin}",
+                title=f"CoinGecko does not know {coin}",
+                what=f"{row.pulls} answers in a row do not have it, since {told_time(row.since)}. "
+                f"Ids that are left: {left}.",
+                action=f"It was renamed or delisted: look for it on coingecko.com, and put its new id in the place of "
+                f"{coin} into COINWATCH_COINS, or take it out. The other coins are not concerned.",
+                at=now,
+            )
+
+    def _held_values(self, connection: Connection, now: datetime) -> None:
+        """Alert of values that were held back where no price came that would have started `process_prices`."""
+        transitions = see_quarantine(connection, self.settings.currency, now)
+        store_transitions(connection, transitions, self.rules, at=now, run_id=WATCH_FEED)
+
+    def _budget_check(self) -> Sequence[Check]:
+        """The check of the requests, which are counted in a transaction of their own."""
+        if self.budget is None:
+            return ()
+        budget = self.budget()
+
+        def check(connection: Connection, now: datetime) -> None:
+            if not budget.is_short:
+                end_trouble(connection, "budget", now, f"{budget}.")
+                return
+            raise_trouble(
+                connection,
+                "budget",
+                title="Requests to CoinGecko get short",
+                what=f"{budget}.",
+                action="Watch fewer coins, start fewer runs by hand, or take a larger plan; if the limit is another "
+                "one, set COINWATCH_COINGECKO_MONTHLY_LIMIT. At the limit CoinGecko answers 429 until the month ends.",
+                at=now,
+            )
+
+        return (check,)
 
     def _unread_manifest(self, connection: Connection) -> int:
         manifest = self.settings.archive_path / "manifest.jsonl"

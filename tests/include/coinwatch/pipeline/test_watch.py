@@ -1,5 +1,6 @@
 import json
 import logging
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -9,8 +10,11 @@ from coinwatch.alerting.delivery import Slack
 from coinwatch.alerting.failures import Failures, TaskRun
 from coinwatch.alerting.slack import WebhookDead
 from coinwatch.alerting.troubles import raise_trouble
+from coinwatch.errors import CoinwatchError
 from coinwatch.pipeline.watch import Watch
+from coinwatch.sandbox.faults import Fault
 from coinwatch.sandbox.http import Response, SandboxServer
+from coinwatch.sources.budget import Budget
 from coinwatch.storage import schema
 from coinwatch.storage.s3 import S3Error
 
@@ -229,6 +233,48 @@ def test_a_task_that_failed_while_the_warehouse_was_away_is_told_of_and_forgotte
     assert "Task ingest_prices.fetch_history[bitcoin] fails" not in watch().check_feed()
     assert list((world.settings.data_dir / "failed_tasks").glob("*.json")) == []
     assert "Task ingest_prices.fetch_history[bitcoin] fails" not in watch().check_feed()
+
+
+def test_requests_that_get_short_are_told_and_when_they_do_no_more(watch, warehouse):
+    def budget(used):
+        return lambda: Budget(used, used + 100, 10_000)
+
+    assert watch(budget=budget(7_999)).check_feed() == []
+    assert watch(budget=budget(8_000)).check_feed() == ["Requests to CoinGecko get short"]
+    assert watch(budget=budget(10)).check_feed() == []
+    assert keys(warehouse) == [("budget", "begun"), ("budget", "over")]
+
+
+def test_a_coin_that_coingecko_no_longer_knows_is_told_at_the_third_answer_and_when_it_is_back(
+    world, watch, warehouse, noon, clock
+):
+    world.run()
+    world.coingecko.faults.append(Fault("coin_missing"))
+    for number in range(1, 4):
+        clock.now = noon + HOUR * number
+        with suppress(CoinwatchError):
+            world.ingest().fetch_prices(clock.now)
+        titles = watch().check_feed()
+        assert ("CoinGecko does not know bitcoin" in titles) == (number == 3)
+    world.coingecko.faults.clear()
+    clock.now = noon + HOUR * 4
+    world.run()
+    assert watch().check_feed() == []
+    assert [row for row in told(warehouse) if row[0] == "unknown:bitcoin"] == [
+        (
+            "unknown:bitcoin",
+            "begun",
+            "3 answers in a row do not have it, since 2026-11-22 13:00 UTC. Ids that are left: none.",
+        ),
+        (
+            "unknown:bitcoin",
+            "over",
+            (
+                "CoinGecko knows bitcoin again, or it is not watched any more. It was: 3 answers in a row do not have "
+                "it, since 2026-11-22 13:00 UTC. Ids that are left: none."
+            ),
+        ),
+    ]
 
 
 def test_others_can_look_at_more(watch):

@@ -85,7 +85,7 @@ def test_lines_that_are_stored_already_leave_no_work(warehouse):
 
 def test_of_a_live_and_a_history_price_of_one_time_the_live_one_counts_in_either_order(warehouse):
     store(warehouse, row(TEN, "1", "live"), row(ELEVEN, "1", "history"))
-    store(warehouse, row(TEN, "2", "history"), row(ELEVEN, "2", "live"))
+    store(warehouse, row(TEN, "1.1", "history"), row(ELEVEN, "1.1", "live"))
     assert stored(warehouse, schema.prices, "ts", "price", "source") == [
         (TEN, Decimal(1), "live"),
         (ELEVEN, Decimal(2), "live"),
@@ -94,7 +94,7 @@ def test_of_a_live_and_a_history_price_of_one_time_the_live_one_counts_in_either
 
 
 def test_a_live_and_a_history_price_of_one_time_may_come_together(warehouse):
-    store(warehouse, row(TEN, "1", "live"), row(TEN, "2", "history"))
+    store(warehouse, row(TEN, "1", "live"), row(TEN, "1.1", "history"))
     assert stored(warehouse, schema.prices, "ts", "price", "source") == [(TEN, Decimal(1), "live")]
 
 
