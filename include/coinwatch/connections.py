@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from coinwatch.alerting.delivery import Delivery, Slack
     from coinwatch.alerting.failures import Failures
+    from coinwatch.alerting.pictures import Pictures
     from coinwatch.alerting.slack import Webhook
     from coinwatch.pipeline.ingest import Ingest
     from coinwatch.pipeline.operate import Operator
@@ -234,7 +235,24 @@ def open_slack() -> "Slack":
     """The webhooks of `slack_default` and `slack_failures`, each if there is that connection."""
     from coinwatch.alerting.delivery import Slack
 
-    return Slack(alerts=_open_webhook(s.SLACK_CONN_ID), failures=_open_webhook(s.FAILURES_CONN_ID))
+    return Slack(_open_webhook(s.SLACK_CONN_ID), _open_webhook(s.FAILURES_CONN_ID), _open_pictures())
+
+
+def _open_pictures() -> "Pictures | None":
+    from coinwatch.alerting.pictures import open_pictures
+
+    connection = find_connection(s.SLACK_API_CONN_ID)
+    if connection is None:
+        return None
+    channel = str(connection.extra_dejson.get("channel") or "")
+    if not channel or not connection.password:
+        log.warning(
+            'connection %s: pictures need the bot token as its password and {"channel": "C0123456789"}, the id of the '
+            "channel, in its extra; alerts come without",
+            s.SLACK_API_CONN_ID,
+        )
+        return None
+    return open_pictures(channel)
 
 
 def open_delivery() -> "Delivery":

@@ -8,7 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from coinwatch.sandbox.faults import Fault
 from coinwatch.times import floor_hour
+
+FAILED = ("fetch_history[bitcoin]", "fetch_prices")
+"""The tasks that ask CoinGecko."""
 
 
 @pytest.fixture
@@ -34,11 +38,11 @@ def connections(make_world, monkeypatch, clock):
     return world
 
 
-def dags_test(dag_id, *logical_date):
+def dags_test(dag_id, *logical_date, fails=False):
     """`airflow dags test`, as people type it."""
     command = [sys.executable, "-m", "airflow", "dags", "test", dag_id, *logical_date]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert bool(done.returncode) == fails, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
 
@@ -60,4 +64,21 @@ def test_the_dags_run_as_a_whole_and_twice_is_the_same_as_once(connections):
     assert {key.split("/")[0] for key in once[1]} == {"raw", "processed", "archive"}
     said += dags_test("ingest_prices", as_of)
     assert (world.files(), world.objects(), world.tables()) == once
+    assert "hidden" not in said
+
+
+@pytest.mark.usefixtures("airflow_database")
+def test_a_failed_task_and_its_recovery_are_told_and_the_watch_leaves_a_heartbeat(connections):
+    world = connections
+    as_of = floor_hour(world.clock.now).isoformat()
+    world.coingecko.faults.append(Fault("key_rejected"))
+    said = dags_test("ingest_prices", as_of, fails=True)
+    world.coingecko.faults.clear()
+    said += dags_test("ingest_prices", as_of) + dags_test("watch_feed", as_of)
+    told = [message["payload"]["text"] for message in world.slack.messages]
+    failed = [f"[SIMULATED] Coinwatch itself: Task ingest_prices.{name} fails" for name in FAILED]
+    assert sorted(told[:2]) == [f"{title} (began)" for title in failed]
+    assert sorted(told[2:]) == [f"{title} (is over)" for title in failed]
+    heartbeat = json.loads((world.settings.data_dir / "heartbeat.json").read_bytes())
+    assert (heartbeat["troubles"], heartbeat["waiting_alerts"]) == ([], 0)
     assert "hidden" not in said

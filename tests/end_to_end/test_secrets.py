@@ -22,6 +22,7 @@ SECRETS = {
     "API key": "CG-s3cr3tKEY",
     "token of the alerts' webhook": "xoAlertsS3cr3t",
     "token of the failures' webhook": "xoFailuresS3cr3t",
+    "bot's token": "xoxb-b0tS3cr3t",
     "heartbeat URL": "p1ngS3cr3t",
 }
 
@@ -52,6 +53,11 @@ def faulty(world, monkeypatch):
     by_id = {
         "coingecko_default": {"conn_type": "http", "host": world.coingecko.url, "password": SECRETS["API key"]},
         "slack_default": _slack(world.slack.url, SECRETS["token of the alerts' webhook"]),
+        "slack_api_default": {
+            "conn_type": "slack",
+            "password": SECRETS["bot's token"],
+            "extra": {"base_url": f"{world.slack.origin}/api/", "channel": "C0123456789"},
+        },
         "slack_failures": _slack(world.slack.url, SECRETS["token of the failures' webhook"]),
     }
     for conn_id, connection in by_id.items():

@@ -7,7 +7,7 @@ Slack's answer and that note makes a message come twice, and then with the same 
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -18,9 +18,10 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, Engine, Row, Table, select
 
 from coinwatch.alerting import messages, outbox, webhooks
-from coinwatch.alerting.charts import sparkline
+from coinwatch.alerting.charts import Point, picture, sparkline
 from coinwatch.alerting.incidents import WATCH_FEED
 from coinwatch.alerting.messages import AlertNote, SlackMessage, TroubleNote
+from coinwatch.alerting.pictures import Pictures
 from coinwatch.alerting.slack import KEPT, MessageRefused, SlackError, Webhook, WebhookDead, post
 from coinwatch.alerting.troubles import end_trouble, raise_trouble
 from coinwatch.rules import RuleBook
@@ -52,11 +53,13 @@ class Slack:
     Attributes:
         alerts: For the market.
         failures: For the pipeline's own troubles; without it they go to ``alerts`` too.
+        pictures: For a chart of the worst alert of a message; without it there is only the one in the text.
         sleep: Waits for so many seconds.
     """
 
     alerts: Webhook | None = None
     failures: Webhook | None = None
+    pictures: Pictures | None = None
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -71,11 +74,12 @@ class _Channel:
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """What makes one message: rows of one table, and what to note of them."""
+    """What makes one message: rows of one table, what to note of them, and what to show of them."""
 
     id: str
     ids: list[str]
     message: SlackMessage
+    shown: Row[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +242,10 @@ class Delivery:
             for (_, run_id), group in groupby(fresh, lambda row: (row.raised_at, row.run_id)):
                 together = list(group)
                 notes = [self._alert_note(connection, row) for row in together]
-                yield _parcel(together, messages.alert_message(notes, self._run_url(run_id), simulated=self.simulated))
+                message = messages.alert_message(notes, self._run_url(run_id), simulated=self.simulated)
+                worst = messages.worst_open(notes)
+                shown = next((row for row in together if worst is not None and row.id == worst.id), None)
+                yield replace(_parcel(together, message), shown=shown)
             return
         for _, group in groupby(fresh, lambda row: row.raised_at):
             together = list(group)
@@ -324,7 +331,19 @@ class Delivery:
             webhooks.mark_well(connection, channel.webhook.url)
             end_trouble(connection, _dead_key(channel.conn_id), now, "The connection works again.")
         log.info("delivered to %s: %s", channel.conn_id, ", ".join(parcel.ids))
+        # After the note, so that it is never the reason for a second message.
+        if parcel.shown is not None:
+            self._show(parcel.shown)
         return len(parcel.ids)
+
+    def _show(self, row: Row[Any]) -> None:
+        if self.slack.pictures is None:
+            return
+        with self.engine.begin() as connection:
+            content = picture(_points(connection, row), row.ts - CHART_SPAN, row.ts)
+        if content:
+            mark = "[SIMULATED] " if self.simulated else ""
+            self.slack.pictures.show(content, f"{mark}{row.coin}, 24 hours to {messages.told_time(row.ts)}")
 
     def _note_dead(self, connection: Connection, channel: _Channel, error: WebhookDead) -> None:
         now = self.clock()
@@ -388,12 +407,16 @@ def _trouble_note(row: Row[Any]) -> TroubleNote:
 
 def _chart(connection: Connection, row: Row[Any]) -> str:
     """The day before an alert as text, with its lowest and highest price."""
-    p = schema.prices.c
-    start = row.ts - CHART_SPAN
-    query = select(p.ts, p.price).where(p.coin == row.coin, p.currency == row.currency, p.ts > start, p.ts <= row.ts)
-    points = [(ts, float(price)) for ts, price in connection.execute(query.order_by(p.ts))]
-    line = sparkline(points, start, row.ts)
+    points = _points(connection, row)
+    line = sparkline(points, row.ts - CHART_SPAN, row.ts)
     if not line:
         return ""
     low, high = (messages.format_price(pick(price for _, price in points), row.currency) for pick in (min, max))
     return f"{line} 24 h, {low} to {high}"
+
+
+def _points(connection: Connection, row: Row[Any]) -> list[Point]:
+    p = schema.prices.c
+    start = row.ts - CHART_SPAN
+    query = select(p.ts, p.price).where(p.coin == row.coin, p.currency == row.currency, p.ts > start, p.ts <= row.ts)
+    return [(ts, float(price)) for ts, price in connection.execute(query.order_by(p.ts))]

@@ -244,6 +244,11 @@ def _urgency(note: AlertNote) -> tuple[bool, bool, float, str]:
     return (note.state in ENDS, note.severity != "critical", -times, note.id)
 
 
+def worst_open(notes: Sequence[AlertNote]) -> AlertNote | None:
+    """The alert that needs somebody most; none if all of them are about an end."""
+    return min((note for note in notes if note.state not in ENDS), key=_urgency, default=None)
+
+
 def _look(note: AlertNote) -> str:
     return note.state if note.state in ENDS else note.severity
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 _LIVE_KEPT = ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "AIRFLOW__SECRETS__")
 
-_SANDBOX_DROPPED = (*_LIVE_KEPT, "AWS_", "BITCOIN_", "COINWATCH_S3_")
+_SANDBOX_DROPPED = (*_LIVE_KEPT, "AWS_", "BITCOIN_", "COINWATCH_HEARTBEAT_URL", "COINWATCH_S3_")
 
 NO_AWS = {
     "AWS_CONFIG_FILE": "/dev/null",

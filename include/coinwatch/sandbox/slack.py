@@ -4,11 +4,12 @@ import json
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from coinwatch.sandbox.http import Request, Response, SandboxServer, json_response
 from coinwatch.storage.files import append_lines, cut_torn_line, locked
@@ -67,6 +68,7 @@ class SlackSandbox(SandboxServer):
 
     Attributes:
         messages: What it took, oldest first: ``received_at`` and ``payload``.
+        files: What a bot has uploaded and shown: ``id``, ``title``, ``channel`` and ``content``.
     """
 
     def __init__(self, *, clock: Callable[[], datetime], port: int = 0, kept_in: Path | None = None) -> None:
@@ -82,6 +84,8 @@ class SlackSandbox(SandboxServer):
             ValueError: The file does not hold messages.
         """
         self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self.files: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self._uploads: dict[str, dict[str, Any]] = {}
         self._answers: deque[Response] = deque()
         self._clock = clock
         self._lock = threading.Lock()
@@ -104,6 +108,8 @@ class SlackSandbox(SandboxServer):
         """Take a post as Slack would, or show what was taken."""
         if request.method == "POST" and request.path.startswith("/services/"):
             return self._take(request)
+        if request.path.startswith(("/api/files.", "/upload/")):
+            return self._take_file(request)
         if request.method == "POST" and request.path == "/sandbox/answers":
             return self._script(request)
         with self._lock:
@@ -113,6 +119,38 @@ class SlackSandbox(SandboxServer):
         if request.path == "/":
             return Response(200, _page(messages).encode(), dict(_PAGE_HEADERS))
         return Response(404, b"no_service")
+
+    def _take_file(self, request: Request) -> Response:
+        """Slack's upload in three steps: ask for a URL, send the bytes there, show the file in a channel."""
+        given = {**request.query, **dict(parse_qsl(request.body.decode(errors="replace")))}
+        with self._lock:
+            if request.path.startswith("/upload/"):
+                file = self._uploads.get(request.path.rpartition("/")[2])
+                if file is None or len(request.body) != file["length"]:
+                    return Response(400, b"no such upload")
+                file["content"] = request.body
+                return Response(200, f"OK - {len(request.body)}".encode())
+            if not request.headers.get("authorization", "").startswith("Bearer xox"):
+                return json_response({"ok": False, "error": "not_authed"})
+            if request.path == "/api/files.getUploadURLExternal":
+                file_id = f"F{len(self._uploads) + 1:04d}"
+                self._uploads[file_id] = {"id": file_id, "length": int(given["length"]), "content": None}
+                answer = {"ok": True, "upload_url": f"{self.origin}/upload/{file_id}", "file_id": file_id}
+                return json_response(answer)
+            return self._show_files(given)
+
+    def _show_files(self, given: Mapping[str, str]) -> Response:
+        channel = given.get("channel_id", "")
+        if not re.fullmatch(r"[CDG][A-Z0-9]{8,}", channel):
+            return json_response({"ok": False, "error": "channel_not_found"})
+        shown = []
+        for file in json.loads(given["files"]):
+            upload = self._uploads.get(file["id"])
+            if upload is None or upload["content"] is None:
+                return json_response({"ok": False, "error": "file_not_found"})
+            shown.append({"id": file["id"], "title": file["title"]})
+            self.files.append({**shown[-1], "channel": channel, "content": upload["content"]})
+        return json_response({"ok": True, "files": shown})
 
     def _script(self, request: Request) -> Response:
         try:

@@ -167,6 +167,40 @@ def test_a_message_tells_the_setting_of_the_rule_links_to_the_run_and_draws_the_
     assert header["text"]["text"] == "Price alert"
 
 
+class Shown:
+    """A channel that keeps what it was shown."""
+
+    def __init__(self):
+        self.titles = []
+
+    def show(self, content, title):
+        self.titles.append((content[:4], title))
+        return True
+
+
+def test_the_worst_of_a_message_has_a_picture_where_there_is_a_bot_and_an_end_has_none(warehouse, send):
+    worst = replace(ALERT, id="a-0", coin="ethereum", value=-9.0)
+    over = replace(ALERT, id="a-9", raised_at=NOW, state="resolved", run_id="r9")
+    store(warehouse, ALERT, worst, over)
+    prices = [
+        {"coin": "ethereum", "currency": "usd", "ts": TEN - number * HOUR, "price": 100 + number}
+        | {"source": "live", "snapshot": "s"}
+        for number in range(3)
+    ]
+    with warehouse.begin() as connection:
+        connection.execute(insert(schema.prices), prices)
+    shown = Shown()
+    assert send(pictures=shown) == 3
+    assert shown.titles == [(b"\x89PNG", "ethereum, 24 hours to 2026-11-22 10:00 UTC")]
+
+
+def test_what_watch_feed_found_links_to_it(warehouse, send, slack):
+    store(warehouse, replace(ALERT, run_id="watch_feed"))
+    send()
+    context = slack.messages[0]["payload"]["blocks"][-1]
+    assert context["elements"][0]["text"] == "<http://localhost:8080/dags/watch_feed|run> · alert `a-1`"
+
+
 def test_what_one_run_found_is_one_message(warehouse, send, slack):
     other = replace(ALERT, id="a-0", coin="ethereum", message="ETH −9.00 % in 1 h", value=-9.0)
     store(warehouse, ALERT, other, SECOND)

@@ -261,13 +261,17 @@ def test_a_coin_that_coingecko_no_longer_knows_is_told_at_the_third_answer_and_w
     world.run()
     assert watch().check_feed() == []
     assert [row for row in told(warehouse) if row[0] == "unknown:bitcoin"] == [
-        ("unknown:bitcoin", "begun", "3 answers in a row do not have it, since 2026-11-22 13:00 UTC."),
+        (
+            "unknown:bitcoin",
+            "begun",
+            "3 answers in a row do not have it, since 2026-11-22 13:00 UTC. Ids that are left: none.",
+        ),
         (
             "unknown:bitcoin",
             "over",
             (
                 "CoinGecko knows bitcoin again, or it is not watched any more. It was: 3 answers in a row do not have "
-                "it, since 2026-11-22 13:00 UTC."
+                "it, since 2026-11-22 13:00 UTC. Ids that are left: none."
             ),
         ),
     ]
