@@ -47,14 +47,16 @@ fix: $(INSTALLED) ## Repair what of format and lint can be repaired
 
 lock: $(UV) ## Pin what pyproject.toml asks for, keeping the pins that fit (UPGRADE=1: to the newest)
 	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --output-file requirements.txt)
-	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --extra sandbox --group dev --constraints requirements.txt --output-file requirements-dev.txt)
+	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --extra sandbox --constraints requirements.txt --output-file requirements-sandbox.txt)
+	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --extra sandbox --group dev --constraints requirements-sandbox.txt --output-file requirements-dev.txt)
 
 # The same as `lock`, on copies.
 lock-check: $(UV)
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp requirements.txt requirements-dev.txt "$$folder" && \
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp requirements*.txt "$$folder" && \
 	$(call uv,$(LOCK) --output-file "$$folder/requirements.txt") && \
-	$(call uv,$(LOCK) --extra sandbox --group dev --constraints "$$folder/requirements.txt" --output-file "$$folder/requirements-dev.txt") && \
-	for file in requirements.txt requirements-dev.txt; do \
+	$(call uv,$(LOCK) --extra sandbox --constraints "$$folder/requirements.txt" --output-file "$$folder/requirements-sandbox.txt") && \
+	$(call uv,$(LOCK) --extra sandbox --group dev --constraints "$$folder/requirements-sandbox.txt" --output-file "$$folder/requirements-dev.txt") && \
+	for file in requirements.txt requirements-sandbox.txt requirements-dev.txt; do \
 		cmp -s "$$file" "$$folder/$$file" || { echo "$$file is not what pyproject.toml asks for: run \`make lock\`" >&2; exit 1; }; \
 	done && echo "requirements are in step with pyproject.toml"
 

@@ -46,6 +46,8 @@ class World:
     coingecko: CoinGeckoSandbox
     slack: SlackSandbox
     s3: S3Sandbox
+    warehouse_url: str
+    new_warehouse_url: Callable[[str], str]
     _opened: list = field(default_factory=list)
 
     def ingest(self) -> Ingest:
@@ -53,7 +55,7 @@ class World:
         return Ingest(self.settings, client, Archive(self.settings.archive_path), self.clock)
 
     def process(self) -> Process:
-        warehouse = open_warehouse(f"sqlite:///{self.settings.data_dir / 'warehouse.db'}")
+        warehouse = open_warehouse(self.warehouse_url)
         self._opened.append(warehouse)
         return Process(self.settings, warehouse, load_rules(self.settings.config), self.clock)
 
@@ -83,7 +85,7 @@ class World:
         settings = self.settings.model_copy(
             update={"data_dir": self.settings.data_dir.with_name(name), "s3_prefix": name}
         )
-        return replace(self, settings=settings)
+        return replace(self, settings=settings, warehouse_url=self.new_warehouse_url(name))
 
     def ingest_steps(self, as_of: datetime) -> list[Callable[[], object]]:
         """The tasks of ingest_prices, each with what it reads from the ones before."""
@@ -167,7 +169,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make_world(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., World]]:
+def world_warehouse_url(tmp_path: Path) -> Callable[[str], str]:
+    """The warehouse of a world by its folder's name; a test module may put ``new_warehouse_url`` in its place."""
+    return lambda name: f"sqlite:///{tmp_path / name / 'warehouse.db'}"
+
+
+@pytest.fixture
+def make_world(
+    tmp_path: Path, clock: Clock, world_warehouse_url: Callable[[str], str]
+) -> Iterator[Callable[..., World]]:
     """Make a world: (folder name, settings by field) → World. The market falls a minute before noon."""
     with ExitStack() as services:
 
@@ -179,6 +189,8 @@ def make_world(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., World]]:
                 services.enter_context(CoinGeckoSandbox(market, clock=clock)),
                 services.enter_context(SlackSandbox(clock=clock)),
                 services.enter_context(S3Sandbox(BUCKET)),
+                world_warehouse_url(name),
+                world_warehouse_url,
             )
             services.callback(world.close)
             return world
