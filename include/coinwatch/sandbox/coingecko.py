@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from coinwatch.sandbox.faults import FROZEN, Fault, error_response
-from coinwatch.sandbox.http import Request, Response, SandboxServer, json_response
+from coinwatch.sandbox.http import HOST, Request, Response, SandboxServer, json_response
 from coinwatch.sandbox.market import COINS, Market, SimulatedCoin
 from coinwatch.times import HOUR, floor_hour, from_seconds, parse_time
 
@@ -71,8 +71,8 @@ class CoinGeckoSandbox(SandboxServer):
         faults: What goes wrong at the moment.
     """
 
-    def __init__(self, market: Market, *, clock: Callable[[], datetime], port: int = 0) -> None:
-        super().__init__(clock, port)
+    def __init__(self, market: Market, *, clock: Callable[[], datetime], port: int = 0, host: str = HOST) -> None:
+        super().__init__(clock, port, host)
         self.requests: deque[Request] = deque(maxlen=_REQUESTS_KEPT)
         self.faults: list[Fault] = []
         self._clock = clock

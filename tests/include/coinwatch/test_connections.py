@@ -98,7 +98,8 @@ def test_the_warehouse_lies_in_the_data_folder_unless_its_connection_says_where(
 def test_the_warehouse_can_be_on_postgresql(connect, postgres, tmp_path):
     """And there the driver is the one that sends many rows as one batch."""
     database = postgres.new_database().partition("?")[0].rpartition("/")[2]
-    connect("warehouse_default", conn_type="postgres", host=str(postgres.folder), login="tests", schema=database)
+    socket = {"sqlalchemy_query": {"host": str(postgres.folder)}}
+    connect("warehouse_default", conn_type="postgres", login="tests", schema=database, extra=socket)
     engine = open_default_warehouse(load_settings(data_dir=tmp_path))
     assert (engine.url.drivername, engine.url.database) == ("postgresql+psycopg", database)
     engine.dispose()
