@@ -22,10 +22,10 @@ $(shell [ ! -e .venv/.python ] || .venv/bin/python -c '' 2>/dev/null || rm -f .v
 
 yes = $(filter 1 true yes on,$(1))
 
-.PHONY: help run install test check fix lock lock-check clean
+.PHONY: help run install test test-compose check fix lock lock-check clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) ## Everything on this machine, in the sandbox. LIVE=1: real services; ONCE=1: end after the first hour
 	@exec .venv/bin/coinwatch run $(if $(call yes,$(LIVE)),--live) $(if $(call yes,$(ONCE)),--once)
@@ -34,6 +34,9 @@ install: $(INSTALLED) ## The locked dependencies, into .venv
 
 test: $(INSTALLED) ## The whole test suite
 	.venv/bin/python -m pytest $(ARGS)
+
+test-compose: $(INSTALLED) ## The stack of docker-compose.yaml, started, broken, stopped and started again (needs Docker)
+	.venv/bin/python tests/compose/run.py
 
 check: $(INSTALLED) ## Format, lint, types and lock; changes nothing
 	.venv/bin/ruff format --check

@@ -27,8 +27,9 @@ def make_databases(server: str, passwords: Mapping[str, str], names: Mapping[str
         known = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
         for role, password in passwords.items():
             verb = sql.SQL("ALTER" if role in known else "CREATE")
-            statement = sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), sql.Literal(password))
-            connection.execute(statement)
+            connection.execute(
+                sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(role), sql.Literal(password))
+            )
         connection.execute(
             sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(sql.Identifier(ANALYST))
         )
@@ -54,7 +55,5 @@ def make_databases(server: str, passwords: Mapping[str, str], names: Mapping[str
             "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA public GRANT SELECT ON TABLES TO {analyst}",
         ):
             connection.execute(
-                sql.SQL(statement).format(
-                    analyst=sql.Identifier(ANALYST), owner=sql.Identifier(OWNERS["warehouse"])
-                )
+                sql.SQL(statement).format(analyst=sql.Identifier(ANALYST), owner=sql.Identifier(OWNERS["warehouse"]))
             )

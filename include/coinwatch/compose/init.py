@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coinwatch.compose import layout
 from coinwatch.compose.databases import ANALYST, OWNERS, make_databases
+from coinwatch.compose.output import say
 from coinwatch.local.airflow_settings import at_host, load_into_airflow, read_airflow_settings
 from coinwatch.local.errors import RunError, WrongInput
 from coinwatch.settings import WAREHOUSE_CONN_ID
@@ -44,8 +45,8 @@ def init(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
         make_databases(server, passwords | {ANALYST: _read("analyst_password")}, names)
     except psycopg.OperationalError as error:
         raise RunError(
-            f"PostgreSQL does not let init in ({' '.join(str(error).split())}). If its volume is older than the secrets, "
-            "set POSTGRES_PASSWORD in .env, and tell PostgreSQL the same: "
+            f"PostgreSQL does not let init in ({' '.join(str(error).split())}). If its volume is older than the "
+            "secrets, set POSTGRES_PASSWORD in .env, and tell PostgreSQL the same: "
             "docker compose exec postgres psql -U postgres -c '\\password'"
         ) from None
     _run("the migration of Airflow's database", ["airflow", "db", "migrate"], say)
@@ -164,7 +165,7 @@ def _say_where(environ: Mapping[str, str], *, new_user: bool, say: Callable[[str
     if _read("admin_password_from") == ".env":
         say(f"log in as {USER} with ADMIN_PASSWORD of .env")
     elif shown.exists() and not new_user:
-        say(f"log in as {USER} with the password of the first start; forgotten: set ADMIN_PASSWORD in .env, start again")
+        say(f"log in as {USER} with the password of the first start; forgotten: set ADMIN_PASSWORD in .env")
     else:
         say(f"log in as {USER} with {_read('admin_password')}   <- made for you, and never shown again: keep it")
         shown.touch()
@@ -179,7 +180,7 @@ def main() -> int:
     # What a library has to say of its own is no news to whoever waits for a password.
     logging.disable(logging.WARNING)
     try:
-        init(os.environ, lambda text: print(text, flush=True))
+        init(os.environ, say)
     except RunError as error:
         sys.stderr.write(f"coinwatch: {error}\n")
         return error.status

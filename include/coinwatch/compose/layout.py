@@ -14,6 +14,9 @@ POSTGRES = Path("/run/coinwatch/postgres")
 REDIS = Path("/run/coinwatch/redis")
 """The configuration of Redis, with its password."""
 
+KEPT = Path("/run/coinwatch/kept")
+"""All secrets; nobody but `prepare` has this volume."""
+
 DATA = Path("/opt/airflow/data")
 """The project's data folder."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from coinwatch.compose import layout, secrets
+from coinwatch.compose.output import say
 from coinwatch.compose.secrets import Secret, check_secrets, keep_secrets, write_private
 from coinwatch.local.errors import RunError, WrongInput
 from coinwatch.local.home import sandbox_settings_file
@@ -26,6 +27,7 @@ EXECUTORS = ("LocalExecutor", "CeleryExecutor")
 _AIRFLOW = (layout.AIRFLOW_USER, layout.AIRFLOW_GROUP)
 _SERVER_USER = (999, 999)
 """Whom the images postgres and redis run as."""
+
 
 def prepare(environ: Mapping[str, str], folder: Path, say: Callable[[str], None]) -> None:
     """Do all that has to be done before the first server starts.
@@ -42,7 +44,7 @@ def prepare(environ: Mapping[str, str], folder: Path, say: Callable[[str], None]
     check_environment(environ)
     sandbox = _sandbox_is_there()
     _check_mode(sandbox=sandbox)
-    open_folder(layout.DATA, environ.get("COINWATCH_HOST_DATA_DIR", "./data"))
+    open_folder(layout.DATA, "./data")
     values, new = keep_secrets(environ, folder)
     hand_out(values, environ, sandbox=sandbox)
     _copy_aws(say)
@@ -125,7 +127,7 @@ def open_folder(folder: Path, name: str) -> None:
             _open_to_group(path)
         # The one proof that holds on every kind of file system.
         probe = "import sys, tempfile; tempfile.TemporaryFile(dir=sys.argv[1]).close()"
-        subprocess.run(
+        subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-c", probe, str(folder)],
             user=layout.AIRFLOW_USER,
             group=layout.AIRFLOW_GROUP,
@@ -136,8 +138,8 @@ def open_folder(folder: Path, name: str) -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.stderr.decode().strip().rpartition("\n")[2]
         raise WrongInput(
-            f"the data folder {name} cannot be written by Airflow, which runs as user {layout.AIRFLOW_USER} in group "
-            f"{layout.AIRFLOW_GROUP} ({reason}): run `sudo chown -R {layout.AIRFLOW_USER}:{layout.AIRFLOW_GROUP} {name}`"
+            f"the data folder {name} cannot be written by Airflow, which runs as user {layout.AIRFLOW_USER} "
+            f"({reason}): run `sudo chown -R {layout.AIRFLOW_USER}:{layout.AIRFLOW_GROUP} {name}`"
         ) from None
 
 
@@ -219,7 +221,7 @@ def main() -> int:
         Exit status: 2 if something was asked for that cannot be, 1 if something else went wrong.
     """
     try:
-        prepare(os.environ, Path("/run/coinwatch/kept"), lambda text: print(text, flush=True))
+        prepare(os.environ, layout.KEPT, say)
     except RunError as error:
         sys.stderr.write(f"coinwatch: {error}\n")
         return error.status

@@ -74,7 +74,9 @@ def start_sandbox(
     """
     with contextlib.ExitStack() as services:
         with _named("CoinGecko"):
-            coingecko = services.enter_context(CoinGeckoSandbox(market, clock=clock, port=ports.coingecko, host=ports.host))
+            coingecko = services.enter_context(
+                CoinGeckoSandbox(market, clock=clock, port=ports.coingecko, host=ports.host)
+            )
         log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
         with _named("Slack"):
             kept = folder / "slack.jsonl" if folder else None
