@@ -16,6 +16,8 @@ import requests
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+DOCKER = shutil.which("docker") or "docker"
+
 BEGAN = time.monotonic()
 
 
@@ -38,7 +40,7 @@ def check(*, holds: bool, otherwise: str) -> None:
 def copy_project(folder: Path) -> None:
     """What a clean clone would have, with what is not committed yet."""
     listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        [shutil.which("git") or "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=PROJECT,
         check=True,
         capture_output=True,
@@ -101,7 +103,7 @@ class Stack:
             What it wrote, errors too.
         """
         profiles = [word for profile in self.profiles for word in ("--profile", profile)]
-        command = ["docker", "compose", "--progress", "plain", *profiles, *arguments]
+        command = [DOCKER, "compose", "--progress", "plain", *profiles, *arguments]
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -133,7 +135,7 @@ class Stack:
         ids = self.compose("--profile", "*", "ps", "--all", "--quiet").split()
         if not ids:
             return []
-        inspected = subprocess.run(["docker", "inspect", *ids], check=True, capture_output=True, text=True)
+        inspected = subprocess.run([DOCKER, "inspect", *ids], check=True, capture_output=True, text=True)
         found: list[dict[str, Any]] = json.loads(inspected.stdout)
         return found
 
@@ -148,7 +150,7 @@ class Stack:
     def end(self) -> None:
         """Take away everything that was made."""
         subprocess.run(
-            ["docker", "compose", "--profile", "*", "down", "--volumes", "--timeout", "5", "--remove-orphans"],
+            [DOCKER, "compose", "--profile", "*", "down", "--volumes", "--timeout", "5", "--remove-orphans"],
             cwd=self.folder,
             env=self.environ,
             check=False,

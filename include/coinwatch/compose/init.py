@@ -34,21 +34,9 @@ def init(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     Raises:
         RunError: A step failed; the message says which and why.
     """
-    import psycopg
-
     sandbox = (layout.AIRFLOW / "mode").read_text() == "sandbox"
     _check_broker(environ)
-    names = {of: layout.database(of, sandbox=sandbox) for of in OWNERS}
-    passwords = {"airflow": _read("airflow_password"), "coinwatch": _read("warehouse_password")}
-    server = f"host=postgres user=postgres password={_read('postgres_password')} dbname=postgres connect_timeout=10"
-    try:
-        make_databases(server, passwords | {ANALYST: _read("analyst_password")}, names)
-    except psycopg.OperationalError as error:
-        raise RunError(
-            f"PostgreSQL does not let init in ({' '.join(str(error).split())}). If its volume is older than the "
-            "secrets, set POSTGRES_PASSWORD in .env, and tell PostgreSQL the same: "
-            "docker compose exec postgres psql -U postgres -c '\\password'"
-        ) from None
+    names = make_our_databases(sandbox=sandbox)
     _run("the migration of Airflow's database", ["airflow", "db", "migrate"], say)
     _migrate_warehouse(names["warehouse"])
     new_user = _make_user(_read("admin_password"), change=_read("admin_password_from") == ".env")
@@ -60,29 +48,48 @@ def init(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     _say_where(environ, new_user=new_user, say=say)
 
 
+def make_our_databases(*, sandbox: bool) -> dict[str, str]:
+    """Make the databases and roles of this stack, with the passwords of now.
+
+    Returns:
+        The databases' names, by what they are for.
+
+    Raises:
+        RunError: PostgreSQL does not let us in; the message says what to do.
+    """
+    import psycopg
+
+    names = {of: layout.database(of, sandbox=sandbox) for of in OWNERS}
+    passwords = {
+        "airflow": _read("airflow_password"),
+        OWNERS["warehouse"]: _read("warehouse_password"),
+        ANALYST: _read("analyst_password"),
+    }
+    server = f"host=postgres user=postgres password={_read('postgres_password')} dbname=postgres connect_timeout=10"
+    try:
+        make_databases(server, passwords, names)
+    except psycopg.OperationalError as error:
+        raise RunError(
+            f"PostgreSQL does not let init in ({' '.join(str(error).split())}). If its volume is older than the "
+            "secrets, set POSTGRES_PASSWORD in .env, and tell PostgreSQL the same: "
+            "docker compose exec postgres psql -U postgres -c '\\password'"
+        ) from None
+    return names
+
+
 def _read(name: str) -> str:
     return (layout.INIT / name).read_text()
 
 
 def _check_broker(environ: Mapping[str, str]) -> None:
     celery = environ.get("AIRFLOW__CORE__EXECUTOR") == "CeleryExecutor"
-    redis = _resolves("redis")
+    redis = layout.is_there(layout.REDIS_HOST)
     if celery and not redis:
         raise WrongInput("AIRFLOW__CORE__EXECUTOR=CeleryExecutor needs Redis and workers: add --profile celery")
     if redis and not celery:
         raise WrongInput(
             "the profile celery needs AIRFLOW__CORE__EXECUTOR=CeleryExecutor in .env; without it the workers idle"
         )
-
-
-def _resolves(host: str) -> bool:
-    import socket
-
-    try:
-        socket.getaddrinfo(host, None)
-    except OSError:
-        return False
-    return True
 
 
 def _run(what: str, command: list[str], say: Callable[[str], None]) -> None:
@@ -180,7 +187,11 @@ def main() -> int:
     # What a library has to say of its own is no news to whoever waits for a password.
     logging.disable(logging.WARNING)
     try:
-        init(os.environ, say)
+        if sys.argv[1:] == ["databases"]:
+            # Before a backup is restored into them.
+            make_our_databases(sandbox=(layout.AIRFLOW / "mode").read_text() == "sandbox")
+        else:
+            init(os.environ, say)
     except RunError as error:
         sys.stderr.write(f"coinwatch: {error}\n")
         return error.status

@@ -1,5 +1,6 @@
 """Where the containers find what `prepare` made; docker-compose.yaml mounts it there."""
 
+import socket
 from pathlib import Path
 
 AIRFLOW = Path("/run/coinwatch/airflow")
@@ -26,6 +27,9 @@ AWS = Path("/home/airflow/.aws")
 SANDBOX_HOST = "sandbox.coinwatch.internal"
 """Where the sandbox's services answer; a name that no network around the stack has."""
 
+REDIS_HOST = "redis.coinwatch.internal"
+"""Likewise."""
+
 SANDBOX_PORTS = {"CoinGecko": 8481, "Slack": 8482, "S3": 8483}
 
 SANDBOX_DATA = DATA / "sandbox-compose"
@@ -43,3 +47,12 @@ def database(of: str, *, sandbox: bool) -> str:
         sandbox: Whether the stack runs in the sandbox.
     """
     return f"{of}_sandbox" if sandbox else of
+
+
+def is_there(host: str) -> bool:
+    """Whether a service of the stack has been started: only then its name leads anywhere."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return True

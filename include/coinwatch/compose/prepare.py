@@ -82,9 +82,7 @@ def _check_settings(_: Mapping[str, str]) -> None:
 
 def _sandbox_is_there() -> bool:
     """Whether the profile `sandbox` was chosen: then its services are healthy by now."""
-    try:
-        socket.getaddrinfo(layout.SANDBOX_HOST, None)
-    except OSError:
+    if not layout.is_there(layout.SANDBOX_HOST):
         return False
     with urlopen(f"http://{layout.SANDBOX_HOST}:{layout.SANDBOX_PORTS['CoinGecko']}/api/v3/ping", timeout=10) as answer:
         answer.read()
@@ -126,9 +124,9 @@ def open_folder(folder: Path, name: str) -> None:
         for path in (folder, *folder.rglob("*")):
             _open_to_group(path)
         # The one proof that holds on every kind of file system.
-        probe = "import sys, tempfile; tempfile.TemporaryFile(dir=sys.argv[1]).close()"
+        probe = 'file=$(mktemp "$0/.writable.XXXXXX") && rm "$file"'
         subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-c", probe, str(folder)],
+            ["/bin/sh", "-c", probe, str(folder)],
             user=layout.AIRFLOW_USER,
             group=layout.AIRFLOW_GROUP,
             extra_groups=[],
@@ -136,7 +134,7 @@ def open_folder(folder: Path, name: str) -> None:
             capture_output=True,
         )
     except (OSError, subprocess.CalledProcessError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.stderr.decode().strip().rpartition("\n")[2]
+        reason = error.strerror if isinstance(error, OSError) else error.stderr.decode().strip().rpartition(": ")[2]
         raise WrongInput(
             f"the data folder {name} cannot be written by Airflow, which runs as user {layout.AIRFLOW_USER} "
             f"({reason}): run `sudo chown -R {layout.AIRFLOW_USER}:{layout.AIRFLOW_GROUP} {name}`"
