@@ -22,7 +22,7 @@ $(shell [ ! -e .venv/.python ] || .venv/bin/python -c '' 2>/dev/null || rm -f .v
 
 yes = $(filter 1 true yes on,$(1))
 
-.PHONY: help run install test test-compose check fix lock lock-check clean
+.PHONY: help run install test test-compose test-move check fix lock lock-check clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: $(INSTALLED) ## The whole test suite
 
 test-compose: $(INSTALLED) ## The stack of docker-compose.yaml, started, broken, stopped and started again (needs Docker)
 	.venv/bin/python tests/compose/run.py
+
+test-move: $(INSTALLED) ## Backup, restore and an upgrade of Airflow, done as docs/operations.md says (needs Docker)
+	.venv/bin/python tests/compose/move.py $(ARGS)
 
 check: $(INSTALLED) ## Format, lint, types and lock; changes nothing
 	.venv/bin/ruff format --check
