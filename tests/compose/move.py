@@ -28,12 +28,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--older", default="3.3.1", help="version of Airflow to come from")
     parser.add_argument("--released", default="2026-08-13", help="day whose packages go with it")
+    parser.add_argument("--botocore", default="<1.43.57", help="the one that its image's aiobotocore asks for")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="coinwatch-move-"))
     stacks: list[Stack] = []
     status = 1
     try:
-        _move(folder, stacks, options.older, options.released)
+        _move(folder, stacks, options)
         status = 0
         say("everything held")
     except Failed as failure:
@@ -45,12 +46,13 @@ def main() -> int:
     return status
 
 
-def _move(folder: Path, stacks: list[Stack], older: str, released: str) -> None:
+def _move(folder: Path, stacks: list[Stack], options: argparse.Namespace) -> None:
+    older = options.older
     backup = folder / "backup"
     backup.mkdir()
     old = _stack(folder / "old", stacks)
     with step(f"changing it to Airflow {older}", old):
-        _change_airflow(old.folder, older, released)
+        _change_airflow(old.folder, options)
         old.compose("build", limit=900)
     with step(f"starting with Airflow {older}", old, "prepare", "init", *PARTS):
         old.up()
@@ -114,11 +116,13 @@ def _shell(stack: Stack, command: str) -> None:
     check(holds=not done.returncode, otherwise=f"`docker compose {command}` failed: {done.stderr}")
 
 
-def _change_airflow(folder: Path, version: str, released: str) -> None:
+def _change_airflow(folder: Path, options: argparse.Namespace) -> None:
     """What the guide says of a patch version."""
+    version = options.older
     for name, pattern, new in (
         ("pyproject.toml", r"apache-airflow==[\d.]+", f"apache-airflow=={version}"),
-        ("pyproject.toml", r'exclude-newer = "[^T]+', f'exclude-newer = "{released}'),
+        ("pyproject.toml", r'exclude-newer = "[^T]+', f'exclude-newer = "{options.released}'),
+        ("pyproject.toml", r'"botocore[<>=\d.]+"', f'"botocore{options.botocore}"'),
         ("Dockerfile", r"apache/airflow:[\d.]+-", f"apache/airflow:{version}-"),
     ):
         path = folder / name

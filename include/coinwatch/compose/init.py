@@ -42,9 +42,9 @@ def init(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     new_user = _make_user(_read("admin_password"), change=_read("admin_password_from") == ".env")
     _load_settings(sandbox=sandbox, warehouse=names["warehouse"], say=say)
     if not _has_run(FIRST_DAG):
+        # The clock would begin with the last full hour, from history; a live price shall be there at once.
         _run("reading the Dags", ["airflow", "dags", "reserialize"], say)
-        _run("triggering the first hour", ["airflow", "dags", "trigger", FIRST_DAG], say)
-        say(f"the first hour begins as soon as the scheduler runs: {FIRST_DAG} was triggered")
+        _run(f"triggering {FIRST_DAG} for the first hour", ["airflow", "dags", "trigger", FIRST_DAG], say)
     _say_where(environ, new_user=new_user, say=say)
 
 
