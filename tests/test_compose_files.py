@@ -36,10 +36,8 @@ def test_every_secret_can_stand_in_env(services):
 
 
 def test_every_setting_reaches_the_tasks_and_is_checked_before_anything_starts(services):
-    # Paths are the image's own.
-    settings = {
-        f"COINWATCH_{name.upper()}" for name in Settings.model_fields if not name.endswith(("path", "dir", "config"))
-    }
+    # The data folder is where it is mounted.
+    settings = {f"COINWATCH_{name.upper()}" for name in Settings.model_fields if not name.endswith(("path", "dir"))}
     for service in ("prepare", "scheduler", "worker"):
         assert settings <= set(services[service]["environment"])
 
