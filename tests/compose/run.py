@@ -174,7 +174,7 @@ def wrong_values_stop_it(stack: Stack) -> None:
 
 def password_of(stack: Stack) -> str:
     """The password that init showed."""
-    shown = re.findall(r"log in as admin with (\S+)", stack.logs("init"))
+    shown = re.findall(r"password of admin: (\S+)", stack.logs("init"))
     check(holds=len(shown) == 1, otherwise=f"init showed {len(shown)} passwords")
     return str(shown[0])
 

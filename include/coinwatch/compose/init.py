@@ -21,8 +21,6 @@ USER = "admin"
 
 FIRST_DAG = "ingest_prices"
 
-_SHOWN = "admin_password_shown"
-
 
 def init(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Bring everything to where Airflow's parts can start.
@@ -39,7 +37,10 @@ def init(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     names = make_our_databases(sandbox=sandbox)
     _run("the migration of Airflow's database", ["airflow", "db", "migrate"], say)
     _migrate_warehouse(names["warehouse"])
-    new_user = _make_user(_read("admin_password"), change=_read("admin_password_from") == ".env")
+    new_user = _make_user(_read("admin_password"), change=_password_is_told())
+    if new_user and not _password_is_told():
+        # At once: whatever fails after this, nobody is told again.
+        say(f"password of {USER}: {_read('admin_password')}   <- made for you, and never shown again: keep it")
     _load_settings(sandbox=sandbox, warehouse=names["warehouse"], say=say)
     if not _has_run(FIRST_DAG):
         # The clock would begin with the last full hour, from history; a live price shall be there at once.
@@ -79,6 +80,10 @@ def make_our_databases(*, sandbox: bool) -> dict[str, str]:
 
 def _read(name: str) -> str:
     return (layout.INIT / name).read_text()
+
+
+def _password_is_told() -> bool:
+    return _read("admin_password_from") == ".env"
 
 
 def _check_broker(environ: Mapping[str, str]) -> None:
@@ -167,15 +172,14 @@ def _has_run(dag_id: str) -> bool:
 
 
 def _say_where(environ: Mapping[str, str], *, new_user: bool, say: Callable[[str], None]) -> None:
-    shown = layout.INIT / _SHOWN
-    say(f"Airflow will be at {environ.get('AIRFLOW__API__BASE_URL', 'http://localhost:8080')}")
-    if _read("admin_password_from") == ".env":
-        say(f"log in as {USER} with ADMIN_PASSWORD of .env")
-    elif shown.exists() and not new_user:
-        say(f"log in as {USER} with the password of the first start; forgotten: set ADMIN_PASSWORD in .env")
+    if _password_is_told():
+        which = "ADMIN_PASSWORD of .env"
+    elif new_user:
+        which = "the password above"
     else:
-        say(f"log in as {USER} with {_read('admin_password')}   <- made for you, and never shown again: keep it")
-        shown.touch()
+        which = "the password of the first start; forgotten: set ADMIN_PASSWORD in .env"
+    say(f"Airflow will be at {environ.get('AIRFLOW__API__BASE_URL', 'http://localhost:8080')}")
+    say(f"log in as {USER} with {which}")
 
 
 def main() -> int:

@@ -61,25 +61,67 @@ def said():
     return []
 
 
-def where(said, **options):
-    said.clear()
-    init_module._say_where({"AIRFLOW__API__BASE_URL": "http://localhost:8090"}, say=said.append, **options)
-    return said
+@pytest.fixture
+def steps(monkeypatch):
+    """`init` without Airflow: what its steps were told, and whether the user is new."""
+    told = {"new": True}
+
+    def make_user(password, *, change):
+        told.update(password=password, change=change)
+        return told["new"]
+
+    def load(**_):
+        if told.get("fails"):
+            raise RunError("no pools")
+
+    for name, step in {
+        "make_our_databases": lambda **_: {"airflow": "airflow", "warehouse": "warehouse"},
+        "_run": lambda *_: None,
+        "_migrate_warehouse": lambda _: None,
+        "_make_user": make_user,
+        "_load_settings": load,
+        "_has_run": lambda _: True,
+    }.items():
+        monkeypatch.setattr(init_module, name, step)
+    monkeypatch.setattr(layout, "is_there", lambda _: False)
+    return told
 
 
-def test_the_password_that_was_made_is_shown_once(secrets, said):
-    assert where(said, new_user=True) == [
-        "Airflow will be at http://localhost:8090",
-        "log in as admin with the-admin_password   <- made for you, and never shown again: keep it",
-    ]
-    assert "the-admin_password" not in str(where(said, new_user=False))
-    (secrets / "admin_password_from").write_text(".env")
-    assert where(said, new_user=True)[1] == "log in as admin with ADMIN_PASSWORD of .env"
+URL = {"AIRFLOW__API__BASE_URL": "http://localhost:8090"}
 
 
 @pytest.mark.usefixtures("secrets")
-def test_a_user_that_was_made_before_init_failed_is_told_the_password_at_the_next_start(said):
-    assert "the-admin_password" in str(where(said, new_user=False))
+def test_the_password_that_was_made_is_shown_once(steps, said):
+    init(URL, said.append)
+    assert said == [
+        "password of admin: the-admin_password   <- made for you, and never shown again: keep it",
+        "Airflow will be at http://localhost:8090",
+        "log in as admin with the password above",
+    ]
+    assert not steps["change"]
+    steps["new"] = False
+    said.clear()
+    init(URL, said.append)
+    assert said[-1].startswith("log in as admin with the password of the first start")
+    assert "the-admin_password" not in str(said)
+
+
+def test_a_password_of_env_is_set_and_never_shown(secrets, steps, said):
+    (secrets / "admin_password_from").write_text(".env")
+    for new in (True, False):
+        steps["new"] = new
+        init(URL, said.append)
+        assert (steps["password"], steps["change"]) == ("the-admin_password", True)
+    assert "the-admin_password" not in str(said)
+    assert said[-1] == "log in as admin with ADMIN_PASSWORD of .env"
+
+
+@pytest.mark.usefixtures("secrets")
+def test_it_is_shown_even_if_a_later_step_fails(steps, said):
+    steps["fails"] = True
+    with pytest.raises(RunError, match="no pools"):
+        init(URL, said.append)
+    assert said == ["password of admin: the-admin_password   <- made for you, and never shown again: keep it"]
 
 
 def test_a_step_that_fails_fails_init_with_its_last_words(said):
