@@ -88,7 +88,7 @@ def test_of_a_live_and_a_history_price_of_one_time_the_live_one_counts_in_either
     store(warehouse, row(TEN, "1.1", "history"), row(ELEVEN, "1.1", "live"))
     assert stored(warehouse, schema.prices, "ts", "price", "source") == [
         (TEN, Decimal(1), "live"),
-        (ELEVEN, Decimal(2), "live"),
+        (ELEVEN, Decimal("1.1"), "live"),
     ]
     assert len(stored(warehouse, schema.raw_prices, "ts")) == 4
 
