@@ -76,7 +76,12 @@ def test_the_folders_are_mounted_where_the_code_looks(services):
     mounted = {volume.rpartition(":")[2] for volume in services["prepare"]["volumes"]}
     folders = (layout.KEPT, layout.AIRFLOW, layout.INIT, layout.POSTGRES, layout.REDIS, layout.DATA)
     assert {str(folder) for folder in folders} <= mounted
-    assert layout.SANDBOX_HOST in services["sandbox"]["networks"]["internal"]["aliases"]
+    for name, host in (
+        ("sandbox", layout.SANDBOX_HOST),
+        ("redis", layout.REDIS_HOST),
+        ("postgres", layout.POSTGRES_HOST),
+    ):
+        assert services[name]["networks"]["internal"]["aliases"] == [host]
 
 
 def test_the_image_is_that_of_the_locked_airflow():

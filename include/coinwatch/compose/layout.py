@@ -30,7 +30,11 @@ SANDBOX_HOST = "sandbox.coinwatch.internal"
 REDIS_HOST = "redis.coinwatch.internal"
 """Likewise."""
 
-SANDBOX_PORTS = {"CoinGecko": 8481, "Slack": 8482, "S3": 8483}
+SANDBOX_PORT = 8481
+"""Of the sandbox's CoinGecko."""
+
+POSTGRES_HOST = "postgres.coinwatch.internal"
+"""Another such name."""
 
 SANDBOX_DATA = DATA / "sandbox-compose"
 """The sandbox's data folder: not that of `make run`, which belongs to somebody else."""

@@ -84,14 +84,16 @@ def _sandbox_is_there() -> bool:
     """Whether the profile `sandbox` was chosen: then its services are healthy by now."""
     if not layout.is_there(layout.SANDBOX_HOST):
         return False
-    with urlopen(f"http://{layout.SANDBOX_HOST}:{layout.SANDBOX_PORTS['CoinGecko']}/api/v3/ping", timeout=10) as answer:
-        answer.read()
+    try:
+        urlopen(f"http://{layout.SANDBOX_HOST}:{layout.SANDBOX_PORT}/api/v3/ping", timeout=10).close()
+    except OSError as error:
+        raise RunError(f"the sandbox does not answer ({error}): see docker compose logs sandbox") from None
     return True
 
 
 def _check_mode(*, sandbox: bool) -> None:
     mode = layout.AIRFLOW / "mode"
-    if not mode.exists() or (mode.read_text() == "sandbox") == sandbox or not _is_running("postgres", 5432):
+    if not mode.exists() or (mode.read_text() == "sandbox") == sandbox or not _is_running(layout.POSTGRES_HOST, 5432):
         return
     words = ["with the real services", "in the sandbox"]
     raise RunError(

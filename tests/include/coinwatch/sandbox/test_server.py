@@ -3,6 +3,7 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 import requests
 
@@ -26,6 +27,20 @@ def test_it_says_what_is_ready_and_ends_cleanly(tmp_path, number):
         server.stderr.close()
     assert said[0].startswith("sandbox: CoinGecko (simulated prices): http://127.0.0.1:")
     assert said[3] == "sandbox: the sandbox is ready\n"
+
+
+@pytest.mark.parametrize(("arguments", "host"), [((), "127.0.0.1"), (("--host", "0.0.0.0"), "0.0.0.0")])  # noqa: S104 - the point
+def test_others_than_this_machine_are_answered_only_on_request(tmp_path, arguments, host):
+    with start(tmp_path, *arguments) as server:
+        for _ in range(4):
+            server.stderr.readline()
+        listening = {
+            socket.laddr.ip for socket in psutil.Process(server.pid).net_connections() if socket.status == "LISTEN"
+        }
+        server.terminate()
+        server.wait(10)
+        server.stderr.close()
+    assert listening == {host}
 
 
 @pytest.mark.parametrize(
