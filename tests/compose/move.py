@@ -42,6 +42,7 @@ def main() -> int:
     finally:
         for stack in stacks:
             stack.end()
+            stack.remove_images()
         shutil.rmtree(folder, ignore_errors=True)
     return status
 

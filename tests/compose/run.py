@@ -42,9 +42,8 @@ def main() -> int:
     Returns:
         0 if everything held.
     """
-    name = f"coinwatch-test-{os.getpid()}"
     folder = Path(tempfile.mkdtemp(prefix="coinwatch-compose-")) / "project"
-    stack = Stack(_copied(folder), name)
+    stack = Stack(_copied(folder), f"coinwatch-test-{os.getpid()}")
     status = 1
     try:
         everything(stack)
@@ -58,7 +57,8 @@ def main() -> int:
     finally:
         say("taking everything away")
         stack.end()
-        _remove(folder.parent, name)
+        stack.remove_images()
+        shutil.rmtree(folder.parent, ignore_errors=True)
         say(f"end, with status {status}")
     return status
 
@@ -67,12 +67,6 @@ def _copied(folder: Path) -> Path:
     folder.mkdir()
     copy_project(folder)
     return folder
-
-
-def _remove(folder: Path, name: str) -> None:
-    images = [f"coinwatch:{name}", f"coinwatch-sandbox:{name}"]
-    subprocess.run([DOCKER, "image", "rm", "--force", *images], check=False, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def everything(stack: Stack) -> None:

@@ -158,6 +158,12 @@ class Stack:
             timeout=120,
         )
 
+    def remove_images(self) -> None:
+        """Take away the images that were built; the build's cache stays."""
+        tag = self.environ["COINWATCH_TAG"]
+        images = [f"coinwatch:{tag}", f"coinwatch-sandbox:{tag}"]
+        subprocess.run([DOCKER, "image", "rm", "--force", *images], check=False, capture_output=True)
+
     # --- Airflow ------------------------------------------------------------------------------------------------
 
     def ask(self, method: str, path: str, *, json: Any = None, anonymous: bool = False) -> requests.Response:
