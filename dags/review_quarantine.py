@@ -49,8 +49,11 @@ def review_quarantine():
     @task(outlets=RAW_ASSETS)
     def decide() -> None:
         """Do what the params of the run say."""
-        context = get_current_context()
-        publish_added(open_review().decide(context["params"], context["run_id"]), RAW_ASSETS, context)
+        publish_added(
+            open_review().decide(get_current_context()["params"], get_current_context()["run_id"]),
+            RAW_ASSETS,
+            get_current_context(),
+        )
 
     decide()
 
