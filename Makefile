@@ -22,10 +22,10 @@ $(shell [ ! -e .venv/.python ] || .venv/bin/python -c '' 2>/dev/null || rm -f .v
 
 yes = $(filter 1 true yes on,$(1))
 
-.PHONY: help run doctor install test check fix lock lock-check clean
+.PHONY: help run doctor install test test-compose test-move check fix lock lock-check clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) ## Everything on this machine, in the sandbox. LIVE=1: real services; ONCE=1: end after the first hour
 	@exec .venv/bin/coinwatch run $(if $(call yes,$(LIVE)),--live) $(if $(call yes,$(ONCE)),--once)
@@ -37,6 +37,12 @@ install: $(INSTALLED) ## The locked dependencies, into .venv
 
 test: $(INSTALLED) ## The whole test suite
 	.venv/bin/python -m pytest $(ARGS)
+
+test-compose: $(INSTALLED) ## The stack of docker-compose.yaml, started, broken, stopped and started again (needs Docker)
+	.venv/bin/python tests/compose/run.py
+
+test-move: $(INSTALLED) ## Backup, restore and an upgrade of Airflow, done as docs/operations.md says (needs Docker)
+	.venv/bin/python tests/compose/move.py $(ARGS)
 
 check: $(INSTALLED) ## Format, lint, types and lock; changes nothing
 	.venv/bin/ruff format --check
@@ -50,14 +56,16 @@ fix: $(INSTALLED) ## Repair what of format and lint can be repaired
 
 lock: $(UV) ## Pin what pyproject.toml asks for, keeping the pins that fit (UPGRADE=1: to the newest)
 	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --output-file requirements.txt)
-	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --extra sandbox --group dev --constraints requirements.txt --output-file requirements-dev.txt)
+	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --extra sandbox --constraints requirements.txt --output-file requirements-sandbox.txt)
+	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --extra sandbox --group dev --constraints requirements-sandbox.txt --output-file requirements-dev.txt)
 
 # The same as `lock`, on copies.
 lock-check: $(UV)
-	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp requirements.txt requirements-dev.txt "$$folder" && \
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cp requirements*.txt "$$folder" && \
 	$(call uv,$(LOCK) --output-file "$$folder/requirements.txt") && \
-	$(call uv,$(LOCK) --extra sandbox --group dev --constraints "$$folder/requirements.txt" --output-file "$$folder/requirements-dev.txt") && \
-	for file in requirements.txt requirements-dev.txt; do \
+	$(call uv,$(LOCK) --extra sandbox --constraints "$$folder/requirements.txt" --output-file "$$folder/requirements-sandbox.txt") && \
+	$(call uv,$(LOCK) --extra sandbox --group dev --constraints "$$folder/requirements-sandbox.txt" --output-file "$$folder/requirements-dev.txt") && \
+	for file in requirements.txt requirements-sandbox.txt requirements-dev.txt; do \
 		cmp -s "$$file" "$$folder/$$file" || { echo "$$file is not what pyproject.toml asks for: run \`make lock\`" >&2; exit 1; }; \
 	done && echo "requirements are in step with pyproject.toml"
 

@@ -17,7 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-pytest_plugins = ["world"]
+pytest_plugins = ["postgres", "world"]
 
 PROJECT = Path(__file__).resolve().parents[1]
 CODE = str(PROJECT / "include" / "coinwatch")
@@ -133,9 +133,9 @@ def unused_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def warehouse_url(tmp_path: Path) -> str:
-    """A warehouse that nobody has opened yet."""
-    return f"sqlite:///{tmp_path / 'warehouse' / 'warehouse.db'}"
+def warehouse_url(new_warehouse_url: Callable[[str], str]) -> str:
+    """A warehouse that nobody has opened yet; on SQLite and on PostgreSQL."""
+    return new_warehouse_url("warehouse")
 
 
 @pytest.fixture

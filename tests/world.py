@@ -54,6 +54,8 @@ class World:
     coingecko: CoinGeckoSandbox
     slack: SlackSandbox
     s3: S3Sandbox
+    warehouse_url: str
+    new_warehouse_url: Callable[[str], str]
     waits: list[float] = field(default_factory=list)
     _opened: list = field(default_factory=list)
 
@@ -70,7 +72,7 @@ class World:
         return Process(self.settings, self.warehouse(), load_rules(self.settings.config), self.clock)
 
     def warehouse(self) -> Engine:
-        warehouse = open_warehouse(f"sqlite:///{self.settings.data_dir / 'warehouse.db'}")
+        warehouse = open_warehouse(self.warehouse_url)
         self._opened.append(warehouse)
         return warehouse
 
@@ -104,7 +106,7 @@ class World:
         settings = self.settings.model_copy(
             update={"data_dir": self.settings.data_dir.with_name(name), "s3_prefix": name}
         )
-        return replace(self, settings=settings)
+        return replace(self, settings=settings, warehouse_url=self.new_warehouse_url(name))
 
     def ingest_steps(self, as_of: datetime) -> list[Callable[[], object]]:
         """The tasks of ingest_prices, each with what it reads from the ones before."""
@@ -188,7 +190,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make_world(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., World]]:
+def world_warehouse_url(tmp_path: Path) -> Callable[[str], str]:
+    """The warehouse of a world by its folder's name; a test module may put ``new_warehouse_url`` in its place."""
+    return lambda name: f"sqlite:///{tmp_path / name / 'warehouse.db'}"
+
+
+@pytest.fixture
+def make_world(
+    tmp_path: Path, clock: Clock, world_warehouse_url: Callable[[str], str]
+) -> Iterator[Callable[..., World]]:
     """Make a world: (folder name, settings by field) → World. The market falls a minute before noon."""
     with ExitStack() as services:
 
@@ -200,6 +210,8 @@ def make_world(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., World]]:
                 services.enter_context(CoinGeckoSandbox(market, clock=clock)),
                 services.enter_context(SlackSandbox(clock=clock)),
                 services.enter_context(S3Sandbox(BUCKET)),
+                world_warehouse_url(name),
+                world_warehouse_url,
             )
             services.callback(world.close)
             return world

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="run everything on this machine (make run)"))
     _add_load(commands.add_parser("load-airflow-settings", help="load pools, variables and connections from a file"))
     _add_doctor(commands.add_parser("doctor", help="check settings, key, services, warehouse, disk and clock"))
+    _add_backtest(commands.add_parser("backtest", help="what the alert rules would have told of known prices"))
     _add_fault(commands.add_parser("fault", help="switch a fault of the running sandbox's CoinGecko on or off"))
     commands.add_parser("sandbox", help="run the stand-in CoinGecko, Slack and S3 alone")
     return parser
@@ -159,18 +160,68 @@ def _load(options: argparse.Namespace) -> int:
     return 0
 
 
+def _as_airflow() -> None:
+    """Have Airflow's connections, and hear nothing of Airflow; to be called before it is imported."""
+    from coinwatch.settings import PROJECT_DIR
+
+    # Without a home of its own, that of `make run LIVE=1`.
+    os.environ.setdefault("AIRFLOW_HOME", str(PROJECT_DIR / ".airflow" / "live"))
+    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"
+    # Airflow reads connections from its database only in what it takes for a server.
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+
+
+def _add_backtest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--days", type=_days, default=365.0, help="so many up to the newest price (365)")
+    parser.add_argument("--coin", help="CoinGecko id (the first of COINWATCH_COINS)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="timestamp,price, not what is stored")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a value of the rules, for a second run beside"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE.svg", help="where to draw (backtest-<coin>.svg in the data)"
+    )
+    parser.set_defaults(function=_backtest)
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = 0
+    if not 0 < days < 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number of days is needed")
+    return days
+
+
+def _backtest(options: argparse.Namespace) -> int:
+    from coinwatch.backtest.command import backtest, parse_changes
+    from coinwatch.backtest.values import csv_values, stored_values
+    from coinwatch.rules import load_rules
+    from coinwatch.settings import load_settings
+
+    settings = load_settings()
+    coin = options.coin or settings.coins[0]
+    changes = parse_changes(options.set)
+    if options.csv is not None:
+        values = csv_values(options.csv, coin)
+    else:
+        _as_airflow()
+        from coinwatch.connections import open_default_warehouse
+
+        values = stored_values(open_default_warehouse(settings), coin, settings.currency)
+    picture = options.picture or settings.data_dir / f"backtest-{coin}.svg"
+    backtest(values, coin, settings.currency, options.days, load_rules(settings.config), changes, picture, _say)
+    return 0
+
+
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--post", action="store_true", help="post a test message to Slack")
     parser.set_defaults(function=_doctor)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from coinwatch.settings import PROJECT_DIR
-
-    # Before Airflow is imported: without a home of its own, that of `make run LIVE=1`.
-    os.environ.setdefault("AIRFLOW_HOME", str(PROJECT_DIR / ".airflow" / "live"))
-    # Here the findings speak, and nothing else.
-    os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "CRITICAL"
+    _as_airflow()
     from coinwatch import doctor
 
     return doctor.run(_say, lambda: datetime.now(UTC), post_message=options.post)

@@ -299,7 +299,9 @@ def open_s3() -> "S3Store | None":
 
     # By default an endpoint that cannot be reached holds each upload for minutes.
     config = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 3})
-    client = S3Hook(aws_conn_id=s.AWS_CONN_ID, config=config).get_conn()
+    wanted = S3Hook(aws_conn_id=s.AWS_CONN_ID).conn_config.botocore_config
+    # The hook takes one or the other: what the connection asks for goes before ours.
+    client = S3Hook(aws_conn_id=s.AWS_CONN_ID, config=config.merge(wanted) if wanted else config).get_conn()
     return S3Store(client, settings.s3_bucket, settings.s3_prefix)
 
 

@@ -307,8 +307,6 @@ def run(say: Callable[[str], None], now: Callable[[], datetime], *, post_message
     """
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    # Airflow reads connections from its database only in what it takes for a server.
-    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
     verdicts = []
     for finding in examine(now, post_message=post_message):
         say(str(finding))

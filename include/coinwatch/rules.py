@@ -162,6 +162,27 @@ class RuleBook:
         """What people call a coin."""
         return self.for_coin(coin).symbol or coin
 
+    def changed(self, coin: str, changes: Mapping[str, Any]) -> "RuleBook":
+        """A book in which some values of a coin's rules are others.
+
+        Args:
+            coin: CoinGecko id.
+            changes: Values by their names, as in ``move_1h.sigmas``.
+
+        Raises:
+            SettingsError: There is no such value, or it is not allowed.
+        """
+        content = self.for_coin(coin).model_dump()
+        for name, value in changes.items():
+            *sections, key = name.split(".")
+            place: Any = content
+            for section in sections:
+                place = place.get(section) if isinstance(place, dict) else None
+            if not isinstance(place, dict):
+                raise SettingsError(f"{name} is no value of the rules; those are for example move_1h.sigmas")
+            place[key] = value
+        return RuleBook(self.defaults, {**self._coins, coin: _read(Path("with --set"), "rules", content)})
+
 
 class _Loader(yaml.SafeLoader):
     """YAML in which a key stands once; of two, the second would undo the first without a word."""

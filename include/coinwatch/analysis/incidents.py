@@ -235,12 +235,16 @@ def _worsen(incident: Incident, seen: Observation, rules: Rules) -> Transition |
     away = _away(incident, seen.price)
     if away < rules.move_1h.worse_factor * abs(incident.told) or incident.reference_price is None or hour is None:
         return None
+    hours = max(hour.hours, _hours(incident.opened_at, seen.ts) + 1)
+    usual = hour.usual * math.sqrt(hours / hour.hours)
     whole = replace(
         hour,
         reference_price=incident.reference_price,
         reference_ts=incident.opened_at,
         log_return=math.copysign(away, incident.told),
-        hours=max(hour.hours, _hours(incident.opened_at, seen.ts) + 1),
+        hours=hours,
+        usual=usual,
+        threshold=max(rules.move_1h.sigmas * usual, rules.move_1h.min_pct / 100),
     )
     return _of_worse(incident, whole, seen, rules)
 

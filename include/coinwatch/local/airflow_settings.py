@@ -183,6 +183,16 @@ def _connection_fields(entry: ConnectionEntry) -> dict[str, Any]:
     }
 
 
+def at_host(settings: AirflowSettings, host: str) -> AirflowSettings:
+    """The entries with another host in the place of loopback.
+
+    Args:
+        settings: The entries.
+        host: Where the sandbox's services answer.
+    """
+    return AirflowSettings.model_validate_json(settings.model_dump_json().replace("127.0.0.1", host))
+
+
 def connections_at_other_ports(settings: AirflowSettings, ports: Mapping[int, int]) -> dict[str, str]:
     """The connections as environment variables, which go before the database, with other ports on loopback.
 

@@ -23,7 +23,7 @@ _HEADER = """\
 """
 
 _SANDBOX_SETTINGS = '''\
-"""Written by `make run` at each start; Airflow reads it before anything else.
+"""Written at each start; Airflow reads it before anything else.
 
 Whoever works with this AIRFLOW_HOME works in the sandbox: with its data folder and its services, and with no
 connection of his own.
@@ -90,7 +90,7 @@ class AirflowHome:
         if sandbox_values is None:
             settings.unlink(missing_ok=True)
         else:
-            replace_file(settings, _SANDBOX_SETTINGS.format(values=dict(sandbox_values)).encode())
+            replace_file(settings, sandbox_settings_file(sandbox_values).encode())
 
     def _keep(self, name: str, new: dict[str, str]) -> dict[str, str]:
         """What a file of secrets holds; made at the first start."""
@@ -144,6 +144,15 @@ class AirflowHome:
         text.write(_HEADER.format(home=self.folder))
         parser.write(text)
         return text.getvalue()
+
+
+def sandbox_settings_file(values: Mapping[str, str]) -> str:
+    """The ``airflow_local_settings.py`` of the sandbox.
+
+    Args:
+        values: Environment variables that hold there.
+    """
+    return _SANDBOX_SETTINGS.format(values=dict(values))
 
 
 def _new_keys() -> dict[str, str]:

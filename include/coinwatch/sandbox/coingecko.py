@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 
 from coinwatch.sandbox.faults import FROZEN, Fault, error_response
-from coinwatch.sandbox.http import Request, Response, SandboxServer, json_response
+from coinwatch.sandbox.http import HOST, Request, Response, SandboxServer, json_response
 from coinwatch.sandbox.market import COINS, Market, SimulatedCoin
 from coinwatch.times import HOUR, floor_hour, from_seconds, parse_time
 
@@ -76,9 +76,15 @@ class CoinGeckoSandbox(SandboxServer):
     """
 
     def __init__(
-        self, market: Market, *, clock: Callable[[], datetime], port: int = 0, per_minute: int | None = None
+        self,
+        market: Market,
+        *,
+        clock: Callable[[], datetime],
+        port: int = 0,
+        host: str = HOST,
+        per_minute: int | None = None,
     ) -> None:
-        super().__init__(clock, port)
+        super().__init__(clock, port, host)
         self.per_minute = per_minute
         self._asked: dict[str, deque[datetime]] = {}
         self.requests: deque[Request] = deque(maxlen=_REQUESTS_KEPT)

@@ -91,12 +91,13 @@ class SandboxServer(ABC):
         port: Where it listens.
     """
 
-    def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0) -> None:
+    def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0, host: str = HOST) -> None:
         """Take the port.
 
         Args:
             clock: Tells the service's own time, which its answers carry; this machine's, if absent.
             port: To listen on; any free one if 0.
+            host: To listen on; in a container others than this machine's own ask.
 
         Raises:
             CannotListen: The port cannot be had.
@@ -104,7 +105,7 @@ class SandboxServer(ABC):
         self._date = clock
         self._closing = threading.Event()
         try:
-            self._server = _Server((HOST, port), self._handler())
+            self._server = _Server((host, port), self._handler())
         except (OSError, OverflowError) as error:
             raise cannot_listen(port, error) from None
         self.port = int(self._server.server_address[1])
@@ -173,7 +174,7 @@ class SandboxServer(ABC):
         return Handler
 
 
-def listening_socket(port: int) -> socket.socket:
+def listening_socket(port: int, host: str = HOST) -> socket.socket:
     """A socket that has a port, for a server that complains about a taken one in its own way.
 
     Raises:
@@ -183,7 +184,7 @@ def listening_socket(port: int) -> socket.socket:
     # What is left of a connection that was closed a moment ago is no obstacle.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
         listener.listen(128)
     except (OSError, OverflowError) as error:
         listener.close()

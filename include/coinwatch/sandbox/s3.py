@@ -36,13 +36,14 @@ class S3Sandbox:
         bucket: The bucket that it has from the start.
     """
 
-    def __init__(self, bucket: str, *, port: int = 0, kept_in: Path | None = None) -> None:
+    def __init__(self, bucket: str, *, port: int = 0, kept_in: Path | None = None, host: str = HOST) -> None:
         """Take the port, and put back what was kept.
 
         Args:
             bucket: Its name.
             port: To listen on; any free one if 0.
             kept_in: File that keeps the objects; without one they are gone at the end.
+            host: To listen on.
 
         Raises:
             CannotListen: The port cannot be had.
@@ -52,14 +53,14 @@ class S3Sandbox:
         self._application = create_backend_app("s3")
         # moto looks and writes in two steps; what is conditional has to be one.
         self._writing = threading.Lock()
-        with listening_socket(port) as listener:
+        with listening_socket(port, host) as listener:
             self.port = int(listener.getsockname()[1])
             self.reset()
             self._kept = _KeptObjects(kept_in) if kept_in is not None else None
             for kept in self._kept or ():
                 _put_back(kept)
             self._server = make_server(
-                HOST, self.port, self._call, threaded=True, request_handler=_QuietHandler, fd=listener.fileno()
+                host, self.port, self._call, threaded=True, request_handler=_QuietHandler, fd=listener.fileno()
             )
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 

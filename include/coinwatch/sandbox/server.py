@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coinwatch.sandbox.coingecko import CoinGeckoSandbox
-from coinwatch.sandbox.http import CannotListen
+from coinwatch.sandbox.http import HOST, CannotListen
 from coinwatch.sandbox.market import Market, RecordedMarket, SimulatedMarket
 from coinwatch.sandbox.s3 import S3Sandbox
 from coinwatch.sandbox.slack import SlackSandbox
@@ -31,6 +31,7 @@ class Ports:
     coingecko: int = 0
     slack: int = 0
     s3: int = 0
+    host: str = HOST
 
 
 ANY_PORTS = Ports()
@@ -75,16 +76,16 @@ def start_sandbox(
     """
     with contextlib.ExitStack() as services:
         with _named("CoinGecko"):
-            server = CoinGeckoSandbox(market, clock=clock, port=ports.coingecko, per_minute=per_minute)
+            server = CoinGeckoSandbox(market, clock=clock, port=ports.coingecko, host=ports.host, per_minute=per_minute)
             coingecko = services.enter_context(server)
         log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
         with _named("Slack"):
             kept = folder / "slack.jsonl" if folder else None
-            slack = services.enter_context(SlackSandbox(clock=clock, port=ports.slack, kept_in=kept))
+            slack = services.enter_context(SlackSandbox(clock=clock, port=ports.slack, kept_in=kept, host=ports.host))
         log.info("Slack: %s", slack.origin)
         with _named("S3"):
             kept = folder / "s3.db" if folder else None
-            s3 = services.enter_context(S3Sandbox(bucket, port=ports.s3, kept_in=kept))
+            s3 = services.enter_context(S3Sandbox(bucket, port=ports.s3, kept_in=kept, host=ports.host))
         log.info("S3: %s, bucket %s", s3.url, s3.bucket)
         yield Sandbox(coingecko, slack, s3)
 
@@ -106,6 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--coingecko-port", type=int, default=COINGECKO_PORT)
     parser.add_argument("--slack-port", type=int, default=SLACK_PORT)
     parser.add_argument("--s3-port", type=int, default=S3_PORT)
+    parser.add_argument("--host", default=HOST, help="address to listen on (127.0.0.1); 0.0.0.0 in a container")
     parser.add_argument("--bucket", default=BUCKET, help="the S3 bucket that exists")
     parser.add_argument("--per-minute", type=int, help="requests that CoinGecko takes in a minute (as many as come)")
     parser.add_argument("--prices", type=Path, help="play Bitcoin from this CSV (timestamp,price), not a simulation")
@@ -121,7 +123,7 @@ def serve(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     folder: Path = options.data_dir
-    ports = Ports(options.coingecko_port, options.slack_port, options.s3_port)
+    ports = Ports(options.coingecko_port, options.slack_port, options.s3_port, options.host)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         market: Market = (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from coinwatch.sandbox.http import Request, Response, SandboxServer, json_response
+from coinwatch.sandbox.http import HOST, Request, Response, SandboxServer, json_response
 from coinwatch.storage.files import append_lines, cut_torn_line, locked
 from coinwatch.times import format_time
 
@@ -71,13 +71,16 @@ class SlackSandbox(SandboxServer):
         files: What a bot has uploaded and shown: ``id``, ``title``, ``channel`` and ``content``.
     """
 
-    def __init__(self, *, clock: Callable[[], datetime], port: int = 0, kept_in: Path | None = None) -> None:
+    def __init__(
+        self, *, clock: Callable[[], datetime], port: int = 0, kept_in: Path | None = None, host: str = HOST
+    ) -> None:
         """Take the port, and read what was kept.
 
         Args:
             clock: Tells when a message comes.
             port: To listen on; any free one if 0.
             kept_in: File that messages are appended to, a line of JSON each.
+            host: To listen on.
 
         Raises:
             CannotListen: The port cannot be had.
@@ -93,7 +96,7 @@ class SlackSandbox(SandboxServer):
         if kept_in is not None and kept_in.exists():
             cut_torn_line(kept_in)
             self.messages.extend(_read_messages(kept_in))
-        super().__init__(clock, port)
+        super().__init__(clock, port, host)
 
     @property
     def url(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, inspect, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import SetColumnComment, SetTableComment
 
 from coinwatch.storage import schema
 
@@ -41,7 +42,11 @@ def open_warehouse(url: str) -> Engine:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
-    _migrate(engine)
+    try:
+        _migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -86,7 +91,17 @@ def _upgrade(connection: Connection, version: str | None) -> None:
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    if connection.dialect.name == "postgresql":
+        _write_comments(connection)
     log.info("warehouse schema migrated from %s to %s", version or "nothing", schema.VERSION)
+
+
+def _write_comments(connection: Connection) -> None:
+    """Have the database say what each table and column holds, as the schema does; SQLite knows no comments."""
+    for table in schema.metadata.sorted_tables:
+        connection.execute(SetTableComment(table))
+        for column in table.columns:
+            connection.execute(SetColumnComment(column))
 
 
 def _version(connection: Connection) -> str | None:

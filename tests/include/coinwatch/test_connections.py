@@ -134,6 +134,28 @@ def test_the_warehouse_lies_in_the_data_folder_unless_its_connection_says_where(
         open_default_warehouse(settings)
 
 
+def test_the_warehouse_can_be_on_postgresql(connect, postgres, tmp_path):
+    """And there the driver is the one that sends many rows as one batch."""
+    database = postgres.new_database().partition("?")[0].rpartition("/")[2]
+    socket = {"sqlalchemy_query": {"host": str(postgres.folder)}}
+    connect("warehouse_default", conn_type="postgres", login="tests", schema=database, extra=socket)
+    engine = open_default_warehouse(load_settings(data_dir=tmp_path))
+    assert (engine.url.drivername, engine.url.database) == ("postgresql+psycopg", database)
+    engine.dispose()
+
+
+def test_what_the_connection_asks_of_the_s3_client_goes_before_ours(connect, monkeypatch):
+    """A server of one's own, such as MinIO, may know buckets only by their path."""
+    monkeypatch.setenv("COINWATCH_S3_BUCKET", "prices")
+    extra = {"endpoint_url": "http://minio:9000", "region_name": "us-east-1"}
+    wanted = {"s3": {"addressing_style": "path"}, "read_timeout": 99}
+    connect("aws_default", conn_type="aws", login="k", password="s", extra=extra | {"config_kwargs": wanted})
+    config = open_s3()._client.meta.config
+    assert (config.s3["addressing_style"], config.read_timeout, config.connect_timeout) == ("path", 99, 10)
+    connect("aws_default", conn_type="aws", login="k", password="s", extra=extra)
+    assert open_s3()._client.meta.config.read_timeout == 30
+
+
 def test_the_sandbox_says_that_its_prices_are_simulated(connect):
     connect("coingecko_default", conn_type="http", extra={"simulated": True})
     assert prices_are_simulated()

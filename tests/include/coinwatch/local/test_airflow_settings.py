@@ -12,6 +12,7 @@ from coinwatch.local.airflow_settings import (
     ConnectionEntry,
     PoolEntry,
     VariableEntry,
+    at_host,
     connections_at_other_ports,
     read_airflow_settings,
 )
@@ -148,6 +149,19 @@ def test_connections_follow_to_other_ports_and_only_on_loopback(write):
 
 def test_connections_stay_in_the_database_if_no_port_is_another_one(write):
     assert connections_at_other_ports(read_airflow_settings(write(EVERYTHING)), {8481: 8481}) == {}
+
+
+def test_the_sandbox_may_be_at_another_host(write):
+    settings = read_airflow_settings(write(EVERYTHING))
+    web, base = at_host(settings, "sandbox.internal").connections
+    assert web.conn_host == "http://sandbox.internal:8481/api"
+    assert web.conn_extra == {
+        "plan": "public",
+        "url": "http://sandbox.internal:8482/x",
+        "other": "http://sandbox.internal:9999",
+    }
+    assert base.conn_uri == "postgres://me:secret@sandbox.internal:8483/base"
+    assert at_host(settings, "127.0.0.1").pools == settings.pools
 
 
 LOAD = """

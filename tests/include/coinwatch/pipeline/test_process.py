@@ -15,6 +15,12 @@ HOUR = timedelta(hours=1)
 KILL_POINTS = (1, 3, 7, 14, 25, 45, 80, 150, 300, 600, 1200, 2500, 5000, 10000)
 
 
+@pytest.fixture
+def world_warehouse_url(new_warehouse_url):
+    """All of this holds on SQLite and on PostgreSQL."""
+    return new_warehouse_url
+
+
 def process(world):
     for step in world.process_steps():
         step()

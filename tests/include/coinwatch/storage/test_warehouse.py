@@ -1,13 +1,13 @@
 import sqlite3
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, select, text
+from sqlalchemy import event, insert, select, text
 
 from coinwatch.storage import schema
 from coinwatch.storage import warehouse as warehouse_module
@@ -80,6 +80,7 @@ def test_two_may_open_a_new_warehouse_at_once(warehouse_url):
     assert failures == []
 
 
+@pytest.mark.parametrize("new_warehouse_url", ["sqlite"], indirect=True)
 def test_times_and_numbers_can_be_queried_as_such_on_sqlite(warehouse):
     with warehouse.begin() as connection:
         connection.execute(insert(schema.prices), [price()])
@@ -90,6 +91,54 @@ def test_times_and_numbers_can_be_queried_as_such_on_sqlite(warehouse):
             ("10:00",)
         ]
     connection.close()
+
+
+@pytest.mark.parametrize("new_warehouse_url", ["postgresql"], indirect=True)
+def test_times_have_a_zone_and_numbers_are_exact_on_postgresql(warehouse):
+    with warehouse.begin() as connection:
+        connection.execute(insert(schema.prices), [price(value="0.000000000000000001234567890123456789")])
+        connection.execute(text("SET TIME ZONE 'Asia/Kathmandu'"))
+        row = connection.execute(
+            text("SELECT pg_typeof(ts)::text, ts::text, pg_typeof(price)::text, price FROM prices")
+        )
+        assert row.all() == [
+            (
+                "timestamp with time zone",
+                "2026-11-22 15:45:00+05:45",
+                "numeric",
+                Decimal("0.000000000000000001234567890123456789"),
+            )
+        ]
+        assert connection.execute(select(schema.prices.c.ts)).scalar() == TEN
+
+
+def test_every_table_and_column_says_what_it_holds():
+    things = [thing for table in schema.metadata.sorted_tables for thing in (table, *table.columns)]
+    assert [str(thing) for thing in things if not thing.comment] == []
+
+
+@pytest.mark.parametrize("new_warehouse_url", ["postgresql"], indirect=True)
+def test_the_database_says_it_too(warehouse):
+    query = """
+        SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid)
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND c.relname <> :ours
+    """
+    with warehouse.begin() as connection:
+        said = set(connection.execute(text(query), {"ours": VERSION_TABLE}).all())
+    tables = schema.metadata.sorted_tables
+    assert said == {(table.name, c.name, c.comment, table.comment) for table in tables for c in table.columns}
+
+
+def test_many_rows_are_one_batch(warehouse):
+    batches = []
+    rows = [price(ts=TEN + timedelta(hours=hour)) for hour in range(2000)]
+    with warehouse.begin() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *arguments: batches.append(arguments[-1]))
+        upsert(connection, schema.prices, rows)
+        upsert(connection, schema.prices, rows)
+        assert batches == [True, True]  # executemany: on PostgreSQL the driver sends it as one pipeline
+        assert len(connection.execute(select(schema.prices)).all()) == 2000
 
 
 def test_a_time_without_a_zone_is_not_stored(warehouse):
