@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, select, update
 
 from coinwatch.alerting.silences import is_acknowledged
 from coinwatch.storage import schema
@@ -136,6 +136,5 @@ def _store_message(connection: Connection, trouble: Mapping[str, Any], state: st
         "delivery": "pending",
         **{name: trouble[name] for name in ("key", "title", "what", "action", "link", "since")},
     }
-    known = connection.execute(select(_m.id).where(_m.id == message_id)).one_or_none()
-    if known is None:
-        connection.execute(insert(schema.trouble_messages).values(values))
+    # Two tasks may see it at once.
+    upsert(connection, schema.trouble_messages, [values], keep=True)
