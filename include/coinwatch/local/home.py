@@ -130,6 +130,8 @@ class AirflowHome:
                 "secret_key": keys["secret_key"],
             },
             "api_auth": {"jwt_secret": keys["jwt_secret"]},
+            # Seconds: at the start, and on a busy machine, the first answers are slow; by default a task fails at 5.
+            "workers": {"execution_api_timeout": 30},
             # Seconds: a new Dag file, and a change of one, is there soon.
             "dag_processor": {"refresh_interval": 10, "min_file_process_interval": 15},
         }
