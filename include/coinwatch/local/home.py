@@ -115,7 +115,8 @@ class AirflowHome:
                 "simple_auth_manager_users": f"{USER}:admin",
                 "simple_auth_manager_passwords_file": self.folder / _PASSWORDS,
             },
-            "database": {"sql_alchemy_conn": f"sqlite:///{self.folder / 'airflow.db'}"},
+            # Seconds to wait for another writer; by default a busy scheduler makes `airflow backfill create` fail at 5.
+            "database": {"sql_alchemy_conn": f"sqlite:///{self.folder / 'airflow.db'}?timeout=60"},
             "logging": {
                 "base_log_folder": self.folder / "logs",
                 "dag_processor_child_process_log_directory": self.folder / "logs" / "dag_processor",

@@ -36,7 +36,7 @@ def test_airflow_reads_the_configuration_as_it_is_meant(home):
     assert parser["core"]["dags_folder"] == str(home.project / "dags")
     assert parser["core"]["executor"] == "LocalExecutor"
     assert parser["core"]["execution_api_server_url"] == "http://127.0.0.1:8090/execution/"
-    assert parser["database"]["sql_alchemy_conn"] == f"sqlite:///{home.folder}/airflow.db"
+    assert parser["database"]["sql_alchemy_conn"] == f"sqlite:///{home.folder}/airflow.db?timeout=60"
     assert parser["api"]["host"] == "127.0.0.1"
     assert parser["api"]["base_url"] == "http://localhost:8090"
 
