@@ -27,7 +27,7 @@ PARTS = ["api-server", "scheduler", "dag-processor", "triggerer"]
 MEMORY_LIMIT = 0.8
 """Of its limit, no container takes more: the rest is the room to spare."""
 
-HEALTHY_WITHIN = 360
+HEALTHY_WITHIN = 600
 STOPPED_WITHIN = 30
 
 SECRET_FILES = {

@@ -143,7 +143,7 @@ class Stack:
         """The containers of a service."""
         return [box for box in self.containers() if box["Config"]["Labels"]["com.docker.compose.service"] == service]
 
-    def up(self, *arguments: str, limit: float = 420) -> None:
+    def up(self, *arguments: str, limit: float = 600) -> None:
         """Start everything, and wait for its health."""
         self.compose("up", "--detach", "--wait", "--wait-timeout", str(int(limit)), *arguments, limit=limit + 60)
 
