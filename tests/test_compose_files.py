@@ -87,3 +87,25 @@ def test_the_folders_are_mounted_where_the_code_looks(services):
 def test_the_image_is_that_of_the_locked_airflow():
     (version,) = re.findall(r"^apache-airflow==(\S+)", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)
     assert f"AIRFLOW_IMAGE=apache/airflow:{version}-python3.12" in (PROJECT / "Dockerfile").read_text()
+
+
+def test_the_values_for_kubernetes_say_the_same_as_the_code_and_the_compose_file(services):
+    values = yaml.safe_load((PROJECT / "docs" / "helm-values.yaml").read_text())
+    (version,) = re.findall(r"^apache-airflow==(\S+)", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)
+    assert values["airflowVersion"] == version
+    assert [mount["mountPath"] for mount in values["volumeMounts"]] == [str(layout.DATA)]
+    environment = services["scheduler"]["environment"]
+    told = {entry["name"]: entry["value"] for entry in values["env"]}
+    assert told["PYTHONPATH"] == str(layout.DATA.parent / "include")
+    assert set(told) | {entry["envName"] for entry in values["secret"]} <= set(environment)
+    options = {
+        f"AIRFLOW__{section.upper()}__{name.upper()}": value
+        for section, settings in values["config"].items()
+        for name, value in settings.items()
+        if section != "logging"
+    }
+    # Sizes are the cluster's own.
+    sizes = {"AIRFLOW__CORE__PARALLELISM", "AIRFLOW__CELERY__WORKER_CONCURRENCY"}
+    assert {name: environment[name] for name in options if name not in sizes} == {
+        name: value for name, value in options.items() if name not in sizes
+    }
