@@ -50,11 +50,12 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(scope="session")
-def airflow_database() -> None:
-    """Airflow's own database, once for all tests that need it."""
+def airflow_database() -> Path:
+    """Airflow's own database, once for all tests that need it, and a copy for those who need one that is not used yet."""
     import subprocess
 
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+    return Path(shutil.copy(_HOME / "airflow.db", _HOME / "unused.db"))
 
 
 @pytest.fixture(scope="session")
