@@ -51,7 +51,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def airflow_database() -> Path:
-    """Airflow's own database, once for all tests that need it, and a copy for those who need one that is not used yet."""
+    """Airflow's own database, once for all tests that need it; and a copy of it that has not been used yet."""
     import subprocess
 
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
