@@ -323,6 +323,8 @@ def _decide_limit(
     if is_open and same_way and abs(log_return) < rules.worse_factor * abs(told):
         return []
     worse = is_open and same_way
+    # What turns right through the limit is over, and something new begins.
+    ended = [_of_end(last, seen, "resolved", rule)] if is_open and not same_way and last is not None else []
     incident = Incident(
         coin=seen.coin,
         currency=seen.currency,
@@ -336,6 +338,7 @@ def _decide_limit(
     )
     threshold_pct = math.copysign(limit_pct, change_pct)
     return [
+        *ended,
         Transition(
             incident=incident,
             note=rule,
@@ -344,7 +347,7 @@ def _decide_limit(
             threshold_pct=threshold_pct,
             hours=1.0 if rule == "limit_1h" else 24.0,
             reference_price=incident.reference_price,
-        )
+        ),
     ]
 
 

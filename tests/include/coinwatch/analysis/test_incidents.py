@@ -213,6 +213,7 @@ def test_fixed_limits_hold_however_little_was_learned_and_are_off_by_default(fra
         ("limit_24h", "firing", 24.0),
         ("limit_1h", "firing", 25.0),
         ("limit_24h", "worse", 25.0),
+        ("limit_1h", "resolved", 26.0),
         ("limit_1h", "firing", 26.0),
         ("limit_1h", "resolved", 27.0),
     ]
@@ -252,17 +253,19 @@ def test_row_by_row_it_is_the_same_as_all_at_once(moves, frame, rules):
     whole = transitions(history, rules, limits=limits)
     assert one_by_one == whole
     assert len({turn.id for turn in whole}) == len(whole)
-    # Every incident begins once, and nothing follows its end.
-    for incident_id in {turn.incident.id for turn in whole}:
-        states = [turn.incident.state for turn in whole if turn.incident.id == incident_id]
+    check_lives(whole)
+
+
+def check_lives(turns):
+    """Every incident begins once, nothing follows its end, and none of a kind begins while another one is open."""
+    for incident_id in {turn.incident.id for turn in turns}:
+        states = [turn.incident.state for turn in turns if turn.incident.id == incident_id]
         assert states[0] == "firing"
         assert "firing" not in states[1:]
         assert all(state == "worse" for state in states[1:-1])
-    # And while one of the move rules has one open, the other has none.
-    open_rules = set()
-    for turn in whole:
-        if turn.incident.rule in ("move_1h", "move_24h"):
-            open_rules.discard(turn.incident.rule)
-            assert not open_rules
-            if turn.incident.is_open:
-                open_rules.add(turn.incident.rule)
+    for kind in (["move_1h", "move_24h"], ["limit_1h"], ["limit_24h"], ["stale"]):
+        open_id = None
+        for turn in turns:
+            if turn.incident.rule in kind:
+                assert open_id in (None, turn.incident.id)
+                open_id = turn.incident.id if turn.incident.is_open else None
