@@ -41,7 +41,7 @@ class Incident:
         opened_at: Time of the price that opened it.
         changed_at: Time of the price of its newest transition.
         told_at: Time of the price of the newest message that it began or got worse.
-        told: ln(price / reference price) of that message; 0 where no move is told.
+        told: The furthest that was told of so far, as a log return; 0 where no move is told.
         reference_price: Price that it moved away from; none where no move is told.
     """
 
@@ -80,7 +80,7 @@ class Transition:
         usual_pct: The usual move of that many hours, plus or minus, in percent; none if nothing was learned yet.
         hours: That the move took, as the rule counts them; none where no move is told.
         reference_price: The price that it is compared with; none where no move is told.
-        reference_ts: Time of that.
+        reference_ts: Time of that; none where it is not remembered.
         reason: What was seen, in words, where it is no move.
     """
 
@@ -221,36 +221,42 @@ def _end(incident: Incident, seen: Observation, rules: Rules) -> Transition | No
 def _worsen(incident: Incident, seen: Observation, rules: Rules) -> Transition | None:
     """The next message of an open incident of a move: it is so much worse, or it goes on after the quiet time."""
     hour, day = seen.move_1h, seen.move_24h
-    passed = _hours(incident.told_at, seen.ts)
-    if hour is not None and hour.is_abnormal and _is_same_way(incident, hour.log_return):
-        much = abs(hour.log_return) >= rules.move_1h.worse_factor * abs(incident.told)
-        if much or passed >= rules.move_1h.quiet_hours:
-            return _of_worse(incident, hour, seen, rules)
-    if incident.rule == "move_24h":
-        if day is None or not day.is_abnormal or not _is_same_way(incident, day.log_return):
-            return None
-        much = abs(day.log_return) >= rules.move_24h.worse_factor * abs(incident.told)
-        return _of_worse(incident, day, seen, rules) if much or passed >= rules.move_24h.quiet_hours else None
-    # Two falls in a row are one fall from where the first one began.
+    passed, told = _hours(incident.told_at, seen.ts), abs(incident.told)
+    hour_goes_on = hour is not None and hour.is_abnormal and _is_same_way(incident, hour.log_return)
     away = _away(incident, seen.price)
-    if away < rules.move_1h.worse_factor * abs(incident.told) or incident.reference_price is None or hour is None:
-        return None
+    if incident.rule == "move_1h" and hour is not None and away >= rules.move_1h.worse_factor * told:
+        return _of_worse(incident, _since_beginning(incident, hour, seen, rules), away, seen, rules)
+    if hour is not None and hour_goes_on:
+        much = abs(hour.log_return) >= rules.move_1h.worse_factor * told
+        if much or passed >= rules.move_1h.quiet_hours:
+            return _of_worse(incident, hour, max(away, abs(hour.log_return)), seen, rules)
+    if incident.rule == "move_24h" and day is not None and day.is_abnormal and _is_same_way(incident, day.log_return):
+        much = abs(day.log_return) >= rules.move_24h.worse_factor * told
+        if much or passed >= rules.move_24h.quiet_hours:
+            return _of_worse(incident, day, abs(day.log_return), seen, rules)
+    return None
+
+
+def _since_beginning(incident: Incident, hour: Move, seen: Observation, rules: Rules) -> Move:
+    """The move from where an incident began: two falls in a row are one fall."""
+    # The move that opened it took about an hour.
     hours = max(hour.hours, _hours(incident.opened_at, seen.ts) + 1)
     usual = hour.usual * math.sqrt(hours / hour.hours)
-    whole = replace(
+    return replace(
         hour,
-        reference_price=incident.reference_price,
-        reference_ts=incident.opened_at,
-        log_return=math.copysign(away, incident.told),
+        reference_price=incident.reference_price or hour.reference_price,
+        reference_ts=None,
+        log_return=math.copysign(_away(incident, seen.price), incident.told),
         hours=hours,
         usual=usual,
         threshold=max(rules.move_1h.sigmas * usual, rules.move_1h.min_pct / 100),
     )
-    return _of_worse(incident, whole, seen, rules)
 
 
-def _of_worse(incident: Incident, move: Move, seen: Observation, rules: Rules) -> Transition:
-    worse = replace(incident, state="worse", changed_at=seen.ts, told_at=seen.ts, told=move.log_return)
+def _of_worse(incident: Incident, move: Move, extent: float, seen: Observation, rules: Rules) -> Transition:
+    # An abnormal hour more may be smaller than what was told before it: what is worse next is worse than all of it.
+    told = math.copysign(max(extent, abs(incident.told)), incident.told)
+    worse = replace(incident, state="worse", changed_at=seen.ts, told_at=seen.ts, told=told)
     return _of_move(worse, move, seen, rules)
 
 
@@ -279,7 +285,6 @@ def _of_end(incident: Incident, seen: Observation, state: Literal["resolved", "c
         change_pct=None if reference is None else 100 * (seen.price / reference - 1),
         hours=_hours(incident.opened_at, seen.ts),
         reference_price=reference,
-        reference_ts=incident.opened_at,
     )
 
 

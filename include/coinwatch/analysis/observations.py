@@ -32,7 +32,7 @@ class Move:
     Attributes:
         rule: ``move_1h`` or ``move_24h``.
         reference_price: The price that it is compared with.
-        reference_ts: Time of that.
+        reference_ts: Time of that; none where it is not remembered.
         hours: Between the two, as the rule counts them: what really was for ``move_1h``, always 24 for ``move_24h``.
         log_return: ln(price / reference price).
         threshold: The size from which on it is abnormal, as a log return.
@@ -41,7 +41,7 @@ class Move:
 
     rule: Literal["move_1h", "move_24h"]
     reference_price: float
-    reference_ts: datetime
+    reference_ts: datetime | None
     hours: float
     log_return: float
     threshold: float

@@ -123,6 +123,14 @@ def test_after_an_end_it_is_quiet_for_the_rest_of_six_hours_unless_it_is_much_wo
     assert life(*spike, *stays(102, 100.0, 4), (106, 93.0)) == [*told_once, ("move_1h", "firing", 106.0)]
 
 
+def test_an_abnormal_hour_after_the_quiet_time_goes_on_and_a_rise_after_it_is_no_worsening(life):
+    # 15 % down, a little up, and 4 % down once more seven hours later; then it rises, and is still 17 % down.
+    assert life((100, 85.0), *stays(101, 86.0, 6), (107, 82.5), (108, 83.5), *stays(109, 83.4, 4)) == [
+        ("move_1h", "firing", 100.0),
+        ("move_1h", "worse", 107.0),
+    ]
+
+
 def test_a_slow_fall_is_told_by_the_day_and_over_when_the_day_is_usual_again(life):
     slow = [(100 + hour, 100 - 0.7 * (hour + 1)) for hour in range(16)]
     found = life(*slow, *stays(116, 88.8, 24))
@@ -132,7 +140,8 @@ def test_a_slow_fall_is_told_by_the_day_and_over_when_the_day_is_usual_again(lif
 
 def test_an_abnormal_hour_in_an_abnormal_day_makes_it_worse(life):
     slow = [(100 + hour, 100 - 0.7 * (hour + 1)) for hour in range(16)]
-    found = life(*slow, (116, 83.0))
+    found = life(*slow, (116, 83.0), *stays(117, 83.0, 3))
+    assert [state for _, state, _ in found] == ["firing", "worse"], "and then it is no worse than that"
     assert found[-1] == ("move_24h", "worse", 116.0)
 
 
@@ -257,12 +266,14 @@ def test_row_by_row_it_is_the_same_as_all_at_once(moves, frame, rules):
 
 
 def check_lives(turns):
-    """Every incident begins once, nothing follows its end, and none of a kind begins while another one is open."""
+    """Every incident begins once, only grows, has one end, and none of a kind begins while another one is open."""
     for incident_id in {turn.incident.id for turn in turns}:
         states = [turn.incident.state for turn in turns if turn.incident.id == incident_id]
         assert states[0] == "firing"
         assert "firing" not in states[1:]
         assert all(state == "worse" for state in states[1:-1])
+        sizes = [abs(turn.incident.told) for turn in turns if turn.incident.id == incident_id]
+        assert sizes == sorted(sizes)
     for kind in (["move_1h", "move_24h"], ["limit_1h"], ["limit_24h"], ["stale"]):
         open_id = None
         for turn in turns:
