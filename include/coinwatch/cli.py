@@ -204,7 +204,7 @@ def _backtest(options: argparse.Namespace) -> int:
     coin = options.coin or settings.coins[0]
     changes = parse_changes(options.set)
     if options.csv is not None:
-        values = csv_values(options.csv, coin)
+        values = csv_values(options.csv, coin, settings.currency)
     else:
         _as_airflow()
         from coinwatch.connections import open_default_warehouse

@@ -11,6 +11,9 @@ from coinwatch.settings import SettingsError
 
 Positive = Annotated[float, Field(gt=0)]
 
+UpToADay = Annotated[float, Field(gt=0, le=24)]
+"""Hours: a decision sees the rows of the last 30 hours."""
+
 
 class _Model(BaseModel):
     # Strict: without it, `sigmas: yes` would count as 1.
@@ -58,9 +61,9 @@ class HourMoveRule(MoveRule):
         revert_hours: if it comes no later than this.
     """
 
-    late_hours_max: Positive
+    late_hours_max: UpToADay
     revert_fraction: float = Field(gt=0, le=1)
-    revert_hours: Positive
+    revert_hours: UpToADay
 
 
 class DayMoveRule(MoveRule):
@@ -112,8 +115,8 @@ class StaleRule(_Model):
         age_minutes: or the price was older than this when it was fetched.
     """
 
-    pulls: int = Field(ge=2)
-    min_hours: Positive
+    pulls: int = Field(ge=2, le=24)
+    min_hours: UpToADay
     age_minutes: Positive
 
 

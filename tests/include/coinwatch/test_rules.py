@@ -58,6 +58,11 @@ def test_a_coin_overrides_only_what_it_names(tmp_path):
         pytest.param("sigmas: 6 ", "sigmas: .nan ", "defaults.move_1h.sigmas is nan: Input should be", id="no number"),
         pytest.param("sigmas: 6 ", "", "defaults.move_1h.sigmas is missing", id="missing"),
         pytest.param("rearm_fraction: 0.7", "rearm_fraction: 1.7", "is 1.7: Input should be less than 1", id="1.7"),
+        pytest.param(
+            "late_hours_max: 3", "late_hours_max: 48", "is 48: Input should be less than or equal to 24", id="48 h"
+        ),
+        pytest.param("limit_1h_pct: null", "limit_1h_pct: 0", "defaults.limits.limit_1h_pct is 0: Input", id="limit 0"),
+        pytest.param("confirm_pulls: 3", "confirm_pulls: 1", "confirm_pulls is 1: Input should be greater", id="alone"),
         pytest.param("coins:", "? [a]\n: 1\ncoins:", "is no YAML", id="a list as a key"),
         pytest.param("cardano:", "bitcoin:", "is no YAML: bitcoin stands twice", id="a coin twice"),
         pytest.param(

@@ -2,9 +2,12 @@
 
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
+from coinwatch.analysis.screening import Value
+from coinwatch.backtest.values import csv_values
 from coinwatch.cli import main
 from coinwatch.times import format_time
 
@@ -122,16 +125,53 @@ def test_wrong_input_is_one_line(backtest, prices, tmp_path, arguments, status, 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param("time,price\n", "needs a header line with timestamp and price; it has time,price", id="header"),
-        pytest.param("timestamp,price\nyesterday,1\n", "line 2: Invalid isoformat string: 'yesterday'", id="time"),
-        pytest.param("timestamp,price\n2026-01-01,1\n", "line 2: time '2026-01-01' has no zone", id="zone"),
+        pytest.param(b"timestamp,price\n2026-01-01T00:00:00Z,\xe9\n", "wrong.csv is no UTF-8 text", id="no UTF-8"),
+        pytest.param(b"timestamp,price\n2026-01-01T00:00:00Z\n", "line 2: it has fewer fields", id="torn"),
+        pytest.param(
+            b'timestamp,price\n2026-01-01T00:00:00Z,"62,000"\n', "line 2: the price '62,000' is no number", id="comma"
+        ),
+        pytest.param(
+            b"timestamp,price\n2026-01-01T00:00:00Z," + b"1" * 200_000, "line 1: field larger than", id="a huge field"
+        ),
+        pytest.param(b"time,price\n", "needs a header line with timestamp and price; it has time,price", id="header"),
+        pytest.param(b"timestamp,price\nyesterday,1\n", "line 2: Invalid isoformat string: 'yesterday'", id="time"),
+        pytest.param(b"timestamp,price\n2026-01-01,1\n", "line 2: time '2026-01-01' has no zone", id="zone"),
     ],
 )
 def test_a_file_that_is_not_understood_is_named_with_its_line(backtest, tmp_path, content, message):
-    (tmp_path / "wrong.csv").write_text(content)
+    (tmp_path / "wrong.csv").write_bytes(content)
     status, said = backtest("--csv", tmp_path / "wrong.csv")
     assert status == 2
     assert message in said[-1]
+
+
+def test_of_a_raw_log_the_coins_own_lines_count_and_a_live_one_before_history(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "\ufefftimestamp,coin,currency,price,source\n"
+        "2026-01-01T00:00:00Z,bitcoin,usd,100.0,live\n"
+        "2026-01-01T00:00:00Z,bitcoin,usd,1,history\n"
+        "2026-01-01T01:00:00Z,bitcoin,eur,2,live\n"
+        "2026-01-01T01:00:00Z,ethereum,usd,3,live\n"
+        "2026-01-01T02:00:00Z,bitcoin,usd,,live\n"
+        "2026-01-01T01:00:00Z,bitcoin,usd,101.5,history\n"
+        "2026-01-01T03:00:00Z,bitcoin,usd,0,live\n",
+        encoding="utf-8",
+    )
+    assert csv_values(path, "bitcoin", "usd") == [
+        Value(START, Decimal("100.0")),
+        Value(START + timedelta(hours=1), Decimal("101.5")),
+        Value(START + timedelta(hours=2), None),
+        Value(START + timedelta(hours=3), None),
+    ]
+
+
+def test_a_file_without_any_price_is_told_of_and_drawn_without_one(backtest, tmp_path):
+    (tmp_path / "zero.csv").write_text("timestamp,price\n2026-01-01T00:00:00Z,0\n2026-01-01T01:00:00Z,\n")
+    status, said = backtest("--csv", tmp_path / "zero.csv")
+    assert status == 0
+    assert counts(said) == {"bad_value firing": [1], "alerts": [1]}
+    assert "bitcoin: no prices in this time" in (tmp_path / "picture.svg").read_text()
 
 
 def test_days_are_a_number(capsys):
