@@ -6,7 +6,7 @@ A hand-made SVG: a line, a band and some marks need no library, and a browser sh
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from html import escape
 
 import numpy as np
@@ -21,6 +21,18 @@ LEFT, RIGHT, TOP, BOTTOM = 80, 20, 64, 44
 DAY = pd.Timedelta(days=1)
 
 _COLOURS = {"firing": "#c62828", "worse": "#6a1b9a", "stale": "#616161", "bad_value": "#ef6c00"}
+
+_STEPS = (
+    ("h", "%H:%M", 1),
+    ("6h", "%m-%d %H:%M", 6),
+    ("D", "%m-%d", 24),
+    ("7D", "%m-%d", 168),
+    ("MS", "%Y-%m", 730),
+    ("3MS", "%Y-%m", 2190),
+    ("YS", "%Y", 8760),
+    ("10YS", "%Y", math.inf),
+)
+"""Distances between the times at the axis: for pandas, how they are written, and about how many hours they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +138,32 @@ def _areas(times: np.ndarray, low: np.ndarray, high: np.ndarray, scale: _Scale) 
 
 
 def _axes(scale: _Scale, currency: str) -> Iterator[str]:
-    for step in range(6):
-        price = math.exp(scale.low + (scale.high - scale.low) * step / 5)
+    for price in _round_prices(math.exp(scale.low), math.exp(scale.high)):
         y = scale.y(price)
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         told = escape(format_price(price, currency))
         yield f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{told}</text>'
-    span = timedelta(seconds=scale.end - scale.begin)
-    form = "%Y-%m-%d" if span > timedelta(days=10) else "%m-%d %H:%M"
-    for step in range(7):
-        moment = scale.begin + (scale.end - scale.begin) * step / 6
-        anchor = ("start", "middle", "end")[0 if step == 0 else 2 if step == 6 else 1]
-        text = pd.Timestamp(moment, unit="s", tz="UTC").strftime(form)
-        yield f'<text class="tick" x="{scale.x(moment):.1f}" y="{HEIGHT - 18}" text-anchor="{anchor}">{text}</text>'
+    for moment, text in _round_times(scale.begin, scale.end):
+        x = scale.x(moment)
+        yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+        yield f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 18}" text-anchor="middle">{text}</text>'
+
+
+def _round_prices(low: float, high: float) -> list[float]:
+    """About six prices that are easy to read: steps of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / 6
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _round_times(begin: float, end: float) -> list[tuple[float, str]]:
+    """The beginnings of hours, days, months or years in a time, a dozen at most, and what stands below each."""
+    first, last = (pd.Timestamp(moment, unit="s", tz="UTC") for moment in (begin, end))
+    hours = (end - begin) / 3600
+    step, form = next((step, form) for step, form, each in _STEPS if hours <= 12 * each)
+    times = pd.date_range(first.normalize(), last, freq=step)
+    return [(moment.timestamp(), moment.strftime(form)) for moment in times if moment >= first]
 
 
 def _legend(series: Sequence[Series]) -> Iterator[str]:
@@ -148,7 +173,7 @@ def _legend(series: Sequence[Series]) -> Iterator[str]:
     for colour, text in items:
         yield f'<rect x="{x}" y="36" width="12" height="12" fill="{colour}"/>'
         yield f'<text class="tick" x="{x + 16}" y="46">{text}</text>'
-        x += 40 + 7 * len(text)
+        x += 36 + 6 * len(text)
     if len(series) > 1:
         names = escape(f"filled: {series[0].name}; hollow: {series[1].name}")
         yield f'<text class="tick" x="{x}" y="46">{names}</text>'
