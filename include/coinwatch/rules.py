@@ -12,7 +12,8 @@ from coinwatch.settings import SettingsError
 Positive = Annotated[float, Field(gt=0)]
 
 UpToADay = Annotated[float, Field(gt=0, le=24)]
-"""Hours: a decision sees the rows of the last 30 hours."""
+UpToFourHours = Annotated[float, Field(gt=0, le=4)]
+"""A decision sees the rows of the last 30 hours."""
 
 
 class _Model(BaseModel):
@@ -61,9 +62,9 @@ class HourMoveRule(MoveRule):
         revert_hours: if it comes no later than this.
     """
 
-    late_hours_max: UpToADay
+    late_hours_max: UpToFourHours
     revert_fraction: float = Field(gt=0, le=1)
-    revert_hours: UpToADay
+    revert_hours: UpToFourHours
 
 
 class DayMoveRule(MoveRule):

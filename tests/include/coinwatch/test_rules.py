@@ -59,7 +59,7 @@ def test_a_coin_overrides_only_what_it_names(tmp_path):
         pytest.param("sigmas: 6 ", "", "defaults.move_1h.sigmas is missing", id="missing"),
         pytest.param("rearm_fraction: 0.7", "rearm_fraction: 1.7", "is 1.7: Input should be less than 1", id="1.7"),
         pytest.param(
-            "late_hours_max: 3", "late_hours_max: 48", "is 48: Input should be less than or equal to 24", id="48 h"
+            "late_hours_max: 3", "late_hours_max: 5", "is 5: Input should be less than or equal to 4", id="5 h"
         ),
         pytest.param("limit_1h_pct: null", "limit_1h_pct: 0", "defaults.limits.limit_1h_pct is 0: Input", id="limit 0"),
         pytest.param("confirm_pulls: 3", "confirm_pulls: 1", "confirm_pulls is 1: Input should be greater", id="alone"),
