@@ -177,6 +177,8 @@ def _begin(memory: Memory, seen: Observation, rules: Rules) -> list[Transition]:
             quiet = _hours(last.told_at, seen.ts) < rules.move_1h.quiet_hours
             if quiet and abs(move.log_return) < rules.move_1h.worse_factor * abs(last.told):
                 continue
+        if move.rule == "move_24h" and _is_echo(memory, move, seen.price, rules):
+            continue
         incident = Incident(
             coin=seen.coin,
             currency=seen.currency,
@@ -190,6 +192,21 @@ def _begin(memory: Memory, seen: Observation, rules: Rules) -> list[Transition]:
         )
         return [_of_move(incident, move, seen, rules)]
     return []
+
+
+def _is_echo(memory: Memory, day: Move, price: float, rules: Rules) -> bool:
+    """Whether a move of a day shows no more than that the price had been elsewhere a day ago, and had come back.
+
+    Both was told in its time. A spike would otherwise be told again a day later, as a move the other way.
+    """
+    last = memory.get("move_1h")
+    if last is None or last.is_open or last.reference_price is None or day.reference_ts is None:
+        return False
+    # Within the quiet time nothing ends an incident but a price that comes back.
+    came_back = last.state == "corrected" or _hours(last.told_at, last.changed_at) < rules.move_1h.quiet_hours
+    if not came_back or not last.opened_at <= day.reference_ts < last.changed_at:
+        return False
+    return abs(math.log(price / last.reference_price)) < day.threshold
 
 
 def _end(incident: Incident, seen: Observation, rules: Rules) -> Transition | None:

@@ -86,6 +86,24 @@ def test_minus_7_percent_the_same_minus_12_percent_and_back_is_one_begin_one_wor
     ]
 
 
+def test_what_came_back_is_not_told_again_a_day_later_as_a_move_the_other_way(life):
+    # The threshold of a day is 8.6 %; 24 hours after the fall the price is 14 % above what it was then.
+    fall = [(100, 93.0), (101, 93.0), (102, 88.0), *stays(103, 100.0, 30)]
+    assert [state for _, state, _ in life(*fall)] == ["firing", "worse", "resolved"]
+    spike = [(100, 85.0), *stays(101, 100.0, 30)]
+    assert [state for _, state, _ in life(*spike)] == ["firing", "corrected"]
+
+
+def test_a_day_after_what_came_back_a_real_move_is_told(life):
+    slow = [(120 + hour, 100 + 2.0 * hour) for hour in range(8)]
+    found = life((100, 88.0), *stays(101, 100.0, 19), *slow)
+    assert [(note, state) for note, state, _ in found] == [
+        ("move_1h", "firing"),
+        ("spike_reverted", "corrected"),
+        ("move_24h", "firing"),
+    ]
+
+
 def test_two_falls_in_a_row_are_one_fall_from_where_the_first_began(frame, rules):
     history = with_sigma(frame({"a": [*calm(100), (100, 93.0), (101, 93.0), (102, 88.0)]}), rules)
     worse = transitions(history, rules)[-1]
