@@ -51,8 +51,9 @@ check: $(INSTALLED) ## Format, lint, types and lock; changes nothing
 	@$(MAKE) --no-print-directory lock-check
 
 fix: $(INSTALLED) ## Repair what of format and lint can be repaired
-	.venv/bin/ruff check --fix
+	.venv/bin/ruff check --fix --exit-zero --quiet
 	.venv/bin/ruff format
+	.venv/bin/ruff check
 
 lock: $(UV) ## Pin what pyproject.toml asks for, keeping the pins that fit (UPGRADE=1: to the newest)
 	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --output-file requirements.txt)

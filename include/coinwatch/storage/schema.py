@@ -285,7 +285,12 @@ incidents = Table(
     Column("opened_at", UtcTime, nullable=False, comment="time of the price that opened it"),
     Column("changed_at", UtcTime, nullable=False, comment="time of the price that changed its state"),
     Column("told_at", UtcTime, nullable=False, comment="time of the price of its newest firing or worse"),
-    Column("told", Double, nullable=False, comment="the furthest that was told so far, as a log return; 0 where it is about no move"),
+    Column(
+        "told",
+        Double,
+        nullable=False,
+        comment="the furthest that was told so far, as a log return; 0 where it is about no move",
+    ),
     Column("reference_price", Double, comment="price that it moved away from; null where it is about no move"),
     PrimaryKeyConstraint("coin", "currency", "rule"),
     comment="The newest incident of each coin and rule, open or over",
