@@ -115,7 +115,7 @@ def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "Co
     Raises:
         ConnectionProblem: The connection's plan or host is none.
     """
-    from coinwatch.sources.coingecko import PER_MINUTE, CoinGeckoClient
+    from coinwatch.sources.coingecko import PER_MINUTE, PER_MONTH, CoinGeckoClient
     from coinwatch.storage.requests import RequestMeter
 
     connection = find_connection(s.COINGECKO_CONN_ID)
@@ -125,7 +125,7 @@ def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "Co
         clock=utc_now,
         sleep=time.sleep,
         per_minute=settings.coingecko_per_minute or PER_MINUTE[plan],
-        monthly_limit=monthly_limit(settings, connection),
+        monthly_limit=settings.coingecko_monthly_limit or PER_MONTH.get(plan),
     )
     if connection is None:
         log.info("no connection %s: CoinGecko is asked without a key", s.COINGECKO_CONN_ID)
@@ -137,13 +137,6 @@ def open_coingecko(settings: Settings, warehouse: "Callable[[], Engine]") -> "Co
         api_key=connection.password or "",
         plan="pro" if plan == "pro" else "demo",
     )
-
-
-def monthly_limit(settings: Settings, connection: Any | None) -> int | None:
-    """Requests that CoinGecko allows in a month: as set, or else by the plan of `coingecko_default`."""
-    from coinwatch.sources.coingecko import PER_MONTH
-
-    return settings.coingecko_monthly_limit or PER_MONTH.get(coingecko_plan(connection))
 
 
 def coingecko_plan(connection: Any | None) -> str:

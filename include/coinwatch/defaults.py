@@ -70,7 +70,7 @@ def _call_back(what: str, context: Any) -> None:
             failures.recovered(run)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not stand in the way of what the task itself came to
         # Its text may hold the address of a database or a webhook.
-        log.error("the operators were not told what became of the task: %s", type(error).__name__)  # noqa: TRY400 - likewise
+        log.error("the operators were not told what became of the task: %s", type(error).__name__)
 
 
 DEFAULT_ARGS: dict[str, Any] = {

@@ -37,7 +37,7 @@ from coinwatch.settings import (
     load_settings,
 )
 from coinwatch.sources.answers import read_quotes
-from coinwatch.sources.coingecko import COINS_PER_REQUEST
+from coinwatch.sources.coingecko import COINS_PER_REQUEST, requests_per_hour
 from coinwatch.sources.errors import CoinGeckoError
 from coinwatch.storage import schema
 from coinwatch.storage.archive import Answer
@@ -182,7 +182,7 @@ def _check_coingecko(
         return
     with suppress(SQLAlchemyError):
         # The warehouse has a line of its own.
-        budget = client.meter.budget(-(-len(settings.coins) // COINS_PER_REQUEST))
+        budget = client.meter.budget(requests_per_hour(len(settings.coins)))
         advice = ": watch fewer coins, or take a larger plan" if budget.is_short else ""
         yield Finding("budget", "warn" if budget.is_short else "ok", f"{budget}{advice}")
 

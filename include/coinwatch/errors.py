@@ -14,3 +14,9 @@ class CoinwatchError(RuntimeError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class WrongOrder(CoinwatchError):
+    """What a person asked for cannot be done; the message says what can."""
+
+    retryable = False

@@ -97,7 +97,8 @@ def picture(points: Sequence[Point], start: datetime, end: datetime) -> bytes:
 def _between(start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[int, int]]:
     steps = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
     for step in range(steps + 1):
-        yield tuple(round(a + (b - a) * step / steps) for a, b in zip(start, end, strict=True))  # type: ignore[misc]  # two of each
+        part = step / steps
+        yield round(start[0] + (end[0] - start[0]) * part), round(start[1] + (end[1] - start[1]) * part)
 
 
 def _dot(pixels: list[bytearray], x: int, y: int, size: int, color: int) -> None:

@@ -179,12 +179,12 @@ class Delivery:
             try:
                 self._send_all(_Channel(webhook, conn_id, schema.trouble_messages))
             except WebhookDead as error:
-                log.error("%s", error)  # noqa: TRY400 - the next channel is told of it; the traceback tells nothing
+                log.error("%s", error)
                 continue
             except SlackError as error:
                 if failure is None:
                     raise
-                log.error("nor could the operators be told: %s", error)  # noqa: TRY400 - likewise
+                log.error("nor could the operators be told: %s", error)
                 return False
             return True
         with self.engine.begin() as connection:
@@ -308,7 +308,7 @@ class Delivery:
         except MessageRefused as error:
             with self.engine.begin() as connection:
                 outbox.mark_refused(connection, channel.table, parcel.ids, str(error))
-            log.error("message %s: %s", parcel.id, error)  # noqa: TRY400 - told in words; the traceback tells nothing
+            log.error("message %s: %s", parcel.id, error)
             return 0
         return self._note_delivered(channel, parcel)
 

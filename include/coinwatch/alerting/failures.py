@@ -193,7 +193,7 @@ class Failures:
                 with _closing(delivery), delivery.engine.begin() as connection:
                     mark.store(connection, self.clock())
             except WAREHOUSE_FAILURES as error:
-                log.error("the warehouse cannot be told of it (%s): %s", type(error).__name__, mark.what)  # noqa: TRY400 - the error's text may hold the database's address
+                log.error("the warehouse cannot be told of it (%s): %s", type(error).__name__, mark.what)
                 if mark.told_at is None and self._tell_directly(mark):
                     replace(mark, told_at=self.clock()).write(path)
                 return
@@ -215,7 +215,7 @@ class Failures:
                     end_trouble(connection, mark.key, self.clock(), "It has gone through again.")
             except WAREHOUSE_FAILURES as error:
                 # The mark stays, so the next time that it goes through tells it.
-                log.error("the warehouse cannot be told that it is over (%s)", type(error).__name__)  # noqa: TRY400 - as above
+                log.error("the warehouse cannot be told that it is over (%s)", type(error).__name__)
                 return
             path.unlink()
         self._deliver()
@@ -236,7 +236,7 @@ class Failures:
             try:
                 delivery.deliver_troubles()
             except SlackError as error:
-                log.error("the operators could not be told now; it is tried again later: %s", error)  # noqa: TRY400 - told in words
+                log.error("the operators could not be told now; it is tried again later: %s", error)
 
     def _tell_directly(self, mark: Mark) -> bool:
         """Post without the outbox, for want of a warehouse.
@@ -261,7 +261,7 @@ class Failures:
             try:
                 post(webhook, trouble_message([note], simulated=self.simulated), conn_id)
             except SlackError as error:
-                log.error("nor can %s: %s", conn_id, error)  # noqa: TRY400 - told in words
+                log.error("nor can %s: %s", conn_id, error)
             else:
                 return True
         return False

@@ -35,17 +35,7 @@ def read_memory(connection: Connection, currency: str) -> dict[str, dict[RuleNam
     """The newest incident of each coin and rule."""
     memory: dict[str, dict[RuleName, Incident]] = defaultdict(dict)
     for row in connection.execute(select(schema.incidents).where(_i.currency == currency)):
-        incident = Incident(
-            coin=row.coin,
-            currency=row.currency,
-            rule=row.rule,
-            state=row.state,
-            opened_at=row.opened_at,
-            changed_at=row.changed_at,
-            told_at=row.told_at,
-            told=row.told,
-            reference_price=row.reference_price,
-        )
+        incident = Incident(**{name: getattr(row, name) for name in Incident.__dataclass_fields__})
         memory[row.coin][incident.rule] = incident
     return memory
 

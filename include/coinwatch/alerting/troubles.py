@@ -112,7 +112,7 @@ def end_trouble(connection: Connection, key: str, at: datetime, what: str = "") 
     # What nobody has been told of is told in one message, by the one that says that it is over.
     connection.execute(update(schema.trouble_messages).where(_waits(old.id)).values(delivery="superseded"))
     told = " ".join(filter(None, (what, f"It was: {old.what}")))
-    _store_message(connection, {**old._mapping, "what": told, "action": ""}, "over", at)  # noqa: SLF001 - SQLAlchemy's public name
+    _store_message(connection, {**old._mapping, "what": told, "action": ""}, "over", at)  # noqa: SLF001 - documented; the underscore keeps it apart from columns
     return True
 
 

@@ -71,7 +71,9 @@ class History:
                 fates = ledger.see_missing(coin, missing, start, as_of, now)
                 due = [hour for hour in missing if fates[hour].is_due(now)]
                 if len(missing) > len(due):
-                    log.info("%s: %d missing hours are not asked for now", coin, len(missing) - len(due))
+                    log.info(
+                        "%s: %d missing hours are in the pause before their next try", coin, len(missing) - len(due)
+                    )
                 for first, last in _windows(due):
                     log.info("%s: hours are missing from %s to %s", coin, format_time(first), format_time(last))
                     windows.append({"coin": coin, "first": format_time(first), "last": format_time(last)})

@@ -18,7 +18,7 @@ from coinwatch.records import RawPrice
 from coinwatch.settings import Settings
 from coinwatch.sources.answers import Condition, judge_freshness, read_quotes
 from coinwatch.sources.budget import Budget
-from coinwatch.sources.coingecko import COINS_PER_REQUEST, CoinGeckoClient
+from coinwatch.sources.coingecko import COINS_PER_REQUEST, CoinGeckoClient, requests_per_hour
 from coinwatch.sources.errors import BeyondPlan, CoinGeckoError, UnknownCoin
 from coinwatch.storage.archive import Archive, snapshot_name
 from coinwatch.storage.conditions import last_updates, store_conditions
@@ -100,14 +100,13 @@ class Ingest:
 
     def budget(self) -> Budget:
         """What this month's requests to CoinGecko come to."""
-        pages = -(-len(self.settings.coins) // COINS_PER_REQUEST)
-        return self.client.meter.budget(pages)
+        return self.client.meter.budget(requests_per_hour(len(self.settings.coins)))
 
     def _report_budget(self) -> None:
         try:
             budget = self.budget()
         except OperationalError as error:
-            log.error("the warehouse cannot be reached, so the month's requests are not known: %s", error.orig)  # noqa: TRY400
+            log.error("the warehouse cannot be reached, so the month's requests are not known: %s", error.orig)
             return
         if budget.is_short:
             log.warning("%s: watch fewer coins, pull less often by hand, or take a larger plan", budget)
@@ -153,9 +152,9 @@ class Ingest:
                 hold(connection, held, self.clock())
         except OperationalError as error:
             # The price in hand matters more; what lasts is seen again by the next pull.
-            log.error("the warehouse cannot be reached, so conditions are not remembered: %s", error.orig)  # noqa: TRY400
+            log.error("the warehouse cannot be reached, so conditions are not remembered: %s", error.orig)
             for condition in conditions:
-                log.error("%s: %s", condition.coin, condition.reason)  # noqa: TRY400
+                log.error("%s: %s", condition.coin, condition.reason)
             return
         left = [row.coin for row in rows]
         for condition in changes.begun:

@@ -12,17 +12,11 @@ from coinwatch.alerting.incidents import open_incidents
 from coinwatch.alerting.silences import ALL, acknowledge, active_silences, silence, unsilence
 from coinwatch.alerting.troubles import open_troubles
 from coinwatch.alerting.webhooks import revive
-from coinwatch.errors import CoinwatchError
+from coinwatch.errors import WrongOrder
 from coinwatch.settings import Settings
 from coinwatch.times import parse_time
 
 log = logging.getLogger(__name__)
-
-
-class WrongOrder(CoinwatchError):
-    """What was asked for cannot be done; the message says what can."""
-
-    retryable = False
 
 
 @dataclass(frozen=True, slots=True)

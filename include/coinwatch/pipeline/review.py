@@ -9,21 +9,14 @@ from typing import Any
 
 from sqlalchemy import Engine, Row
 
-from coinwatch.errors import CoinwatchError
+from coinwatch.alerting.silences import ALL
+from coinwatch.errors import WrongOrder
 from coinwatch.settings import Settings
 from coinwatch.storage.prices import accept_prices
 from coinwatch.storage.quarantine import held_values, reject, release
 from coinwatch.times import format_time, parse_time
 
 log = logging.getLogger(__name__)
-
-ALL = "*"
-
-
-class WrongDecision(CoinwatchError):
-    """What was asked for cannot be done; the message says what can."""
-
-    retryable = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +44,7 @@ class Review:
             The times of the values that are prices by now, by coin.
 
         Raises:
-            WrongDecision: There is no such value, or it can be no price.
+            WrongOrder: There is no such value, or it can be no price.
         """
         action, coin, ts = params["action"], params["coin"].strip() or ALL, (params["ts"] or "").strip() or ALL
         released: dict[str, list[str]] = defaultdict(list)
@@ -63,13 +56,13 @@ class Review:
                 log.info("%d values are held back", len(held))
                 return {}
             if coin == ALL and ts == ALL and action == "release":
-                raise WrongDecision("release needs a coin or a time: not everything that is held back is right")
+                raise WrongOrder("release needs a coin or a time: not everything that is held back is right")
             chosen = [value for value in held if coin in (ALL, value.coin) and ts in (ALL, _time(value))]
             if ts != ALL and not chosen:
                 self._check_time(ts)
             if not chosen:
                 there = "; ".join(map(_told, held[:20])) or "nothing"
-                raise WrongDecision(f"no value of {coin} at {ts} is held back. There is: {there}")
+                raise WrongOrder(f"no value of {coin} at {ts} is held back. There is: {there}")
             by, now = f"operator: {params['reason'] or 'no reason given'} ({run_id})", self.clock()
             for value in chosen:
                 key = (value.coin, value.currency, value.ts, value.source)
@@ -78,7 +71,7 @@ class Review:
                     continue
                 row = release(connection, *key, by, now)
                 if row is None:
-                    raise WrongDecision(
+                    raise WrongOrder(
                         f"{value.value} of {value.coin} at {_time(value)} can be no price; reject it instead"
                     )
                 accept_prices(connection, [row])
@@ -92,7 +85,7 @@ class Review:
         try:
             parse_time(text)
         except ValueError as error:
-            raise WrongDecision(f"{text!r} is no time ({error}); write it as the list has it") from None
+            raise WrongOrder(f"{text!r} is no time ({error}); write it as the list has it") from None
 
 
 def _time(value: Row[Any]) -> str:

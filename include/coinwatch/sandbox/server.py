@@ -137,7 +137,7 @@ def serve(options: argparse.Namespace) -> int:
             log.info("the sandbox is ready")
             stop.wait()
     except (OSError, ValueError) as error:
-        log.error("the sandbox cannot start: %s", error)  # noqa: TRY400 - for the operator; the traceback tells nothing more
+        log.error("the sandbox cannot start: %s", error)
         return 2
     return 0
 

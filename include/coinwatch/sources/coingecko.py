@@ -17,6 +17,12 @@ from coinwatch.times import format_time
 COINS_PER_REQUEST = 250
 """As many as CoinGecko's lists take in one page; more are asked for in several requests."""
 
+
+def requests_per_hour(coins: int) -> int:
+    """Requests that the prices of so many coins need."""
+    return -(-coins // COINS_PER_REQUEST)
+
+
 TIMEOUT = (5.0, 30.0)
 """Seconds to connect, and between two bytes of the answer."""
 

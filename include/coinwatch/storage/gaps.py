@@ -68,7 +68,7 @@ class Fate:
         return self.answered(now, snapshot)
 
     def refused(self, now: datetime, state: Refusal, reason: str, snapshot: str) -> "Fate":
-        """It cannot be had for now; the same answer told twice is one try."""
+        """It cannot be had, and is asked for again after a pause; the same answer told twice is one try."""
         if snapshot == self.snapshot:
             return self
         return replace(

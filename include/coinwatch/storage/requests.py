@@ -60,7 +60,7 @@ class RequestMeter:
                 closed, turn = self._take_turn(connection, endpoint)
         except OperationalError as error:
             # A price that is not fetched now is lost; a request that is not counted is not.
-            log.error(  # noqa: TRY400 - the traceback tells nothing more
+            log.error(
                 "the warehouse cannot be reached (%s): this request is neither counted nor kept apart from those of "
                 "other workers. Check the connection warehouse_default",
                 error.orig,
@@ -96,7 +96,7 @@ class RequestMeter:
             with self._open_warehouse().begin() as connection:
                 upsert(connection, schema.api_turns, [{"api": API, "next_at": until, "closed_until": until}])
         except OperationalError as error:
-            log.error("the warehouse cannot be reached (%s): other workers are not told to wait", error.orig)  # noqa: TRY400
+            log.error("the warehouse cannot be reached (%s): other workers are not told to wait", error.orig)
 
     def budget(self, per_hour: int) -> Budget:
         """What this month has cost so far, and what it will have cost at its end.
@@ -104,8 +104,10 @@ class RequestMeter:
         Args:
             per_hour: Requests that the prices of one hour need.
         """
+        now = self._clock()
         with self._open_warehouse().begin() as connection:
-            return read_budget(connection, self._clock(), per_hour, self.monthly_limit)
+            counts = requests_since(connection, month_start(now) - RECENT - DAY)
+        return forecast_month(counts, now, per_hour, self.monthly_limit)
 
 
 def requests_since(connection: Connection, start: datetime) -> dict[datetime, dict[str, int]]:
@@ -115,15 +117,3 @@ def requests_since(connection: Connection, start: datetime) -> dict[datetime, di
     for row in connection.execute(select(table).where(table.c.day >= start).order_by(table.c.day)):
         counts[row.day][row.endpoint] = row.requests
     return dict(counts)
-
-
-def read_budget(connection: Connection, now: datetime, per_hour: int, limit: int | None) -> Budget:
-    """What this month has cost so far, and what it will have cost at its end.
-
-    Args:
-        connection: A transaction.
-        now: The present.
-        per_hour: Requests that the prices of one hour need.
-        limit: Requests that the plan allows in a month; none if that is not known.
-    """
-    return forecast_month(requests_since(connection, month_start(now) - RECENT - DAY), now, per_hour, limit)
