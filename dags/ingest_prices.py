@@ -21,10 +21,10 @@ and a row stands in a raw log once.
 
 from airflow.sdk import TriggerRule, dag, get_current_context, task
 
+from coinwatch.app import open_ingest
 from coinwatch.assets import RAW_ASSETS
-from coinwatch.connections import as_of_time, open_ingest
-from coinwatch.defaults import COINGECKO_POOL, DEFAULT_ARGS, START_DATE
 from coinwatch.events import publish_added
+from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, as_of_time
 
 
 @dag(
@@ -42,7 +42,7 @@ def ingest_prices():
     @task(pool=COINGECKO_POOL)
     def fetch_prices() -> list[str]:
         """Archive the price of each coin as of the run's time."""
-        return open_ingest().fetch_prices(as_of_time(get_current_context()["dag_run"]))
+        return open_ingest().fetch_prices(as_of_time())
 
     @task(outlets=RAW_ASSETS)
     def append_raw_log(snapshots: list[str]) -> None:
@@ -52,12 +52,12 @@ def ingest_prices():
     @task
     def find_gaps() -> list[dict[str, str]]:
         """Find the hours that the raw logs do not have."""
-        return open_ingest().history.find_gaps(as_of_time(get_current_context()["dag_run"]))
+        return open_ingest().history.find_gaps(as_of_time())
 
     @task(pool=COINGECKO_POOL, map_index_template="{{ task.op_kwargs['window']['coin'] }}")
     def fetch_history(window: dict[str, str]) -> str | None:
         """Archive the missing hours of one coin from history."""
-        return open_ingest().history.fetch_history(as_of_time(get_current_context()["dag_run"]), window)
+        return open_ingest().history.fetch_history(as_of_time(), window)
 
     # What came for one coin is taken in, even if another coin's history could not be had.
     @task(outlets=RAW_ASSETS, trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)

@@ -19,8 +19,8 @@
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from coinwatch.connections import open_operator
-from coinwatch.defaults import DEFAULT_ARGS, START_DATE
+from coinwatch.app import open_operator
+from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(

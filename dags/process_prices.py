@@ -20,9 +20,9 @@ is killed between Slack's answer and the note of it; both then carry the same al
 
 from airflow.sdk import AssetAny, dag, get_current_context, task
 
+from coinwatch.app import App
 from coinwatch.assets import PROCESSED_ASSETS, RAW_ASSETS
-from coinwatch.connections import airflow_url, open_process, open_s3, open_slack, prices_are_simulated
-from coinwatch.defaults import DEFAULT_ARGS, START_DATE
+from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(
@@ -40,32 +40,44 @@ def process_prices():
     @task
     def load_raw_prices() -> dict[str, int]:
         """Take what is new in the raw logs into the warehouse."""
-        return open_process().load_raw_prices()
+        from coinwatch.warehouse import load
+
+        return load.load_raw_prices(App())
 
     @task
     def compute_rolling_statistics() -> dict[str, int]:
         """Compute mean, deviation, changes and usual move of each new price, and of those after it."""
-        return open_process().compute_rolling_statistics()
+        from coinwatch.statistics import compute
+
+        return compute.compute_rolling_statistics(App())
 
     @task
     def detect_anomalies() -> list[str]:
         """Decide which new prices are abnormal moves, and store an alert for each."""
-        return open_process().detect_anomalies(get_current_context()["run_id"])
+        from coinwatch.alerts import incidents
+
+        return incidents.detect_anomalies(App(), get_current_context()["run_id"])
 
     @task
     def send_slack_alerts() -> int:
         """Deliver the alerts that Slack has not got yet."""
-        return open_process().send_slack_alerts(open_slack(), airflow_url(), simulated=prices_are_simulated())
+        from coinwatch.slack import deliver
+
+        return deliver.send_slack_alerts(App())
 
     @task(outlets=PROCESSED_ASSETS)
     def export_processed_csv() -> dict[str, str]:
         """Bring the processed CSV of each coin up to date."""
-        return open_process().export_processed_csv()
+        from coinwatch.statistics import processed_csv
+
+        return processed_csv.export_processed_csv(App())
 
     @task
     def upload_to_s3() -> dict[str, int]:
         """Upload the hours that have changed, and the snapshots that are new."""
-        return open_process().upload_to_s3(open_s3())
+        from coinwatch.s3 import uploads
+
+        return uploads.upload_to_s3(App())
 
     # The work itself is handed over in the warehouse, together with the results, so that no crash can part them.
     statistics = compute_rolling_statistics()

@@ -20,10 +20,10 @@ else waits here, and harms nobody.
 
 from airflow.sdk import Param, dag, get_current_context, task
 
+from coinwatch.app import open_review
 from coinwatch.assets import RAW_ASSETS
-from coinwatch.connections import open_review
-from coinwatch.defaults import DEFAULT_ARGS, START_DATE
 from coinwatch.events import publish_added
+from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(

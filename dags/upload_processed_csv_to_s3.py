@@ -16,8 +16,8 @@ S3 to have; what is missing there is uploaded. After that the whole processed CS
 
 from airflow.sdk import dag, task
 
-from coinwatch.connections import open_process, open_s3
-from coinwatch.defaults import DEFAULT_ARGS, START_DATE
+from coinwatch.app import App
+from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(
@@ -35,12 +35,16 @@ def upload_processed_csv_to_s3():
     @task
     def upload_missing() -> dict[str, int]:
         """Upload every partition and snapshot that S3 does not have."""
-        return open_process().upload_missing(open_s3())
+        from coinwatch.s3 import uploads
+
+        return uploads.upload_missing(App())
 
     @task
     def upload_latest() -> list[str]:
         """Upload the whole processed CSV of each coin."""
-        return open_process().upload_latest(open_s3())
+        from coinwatch.s3 import uploads
+
+        return uploads.upload_latest_csvs(App())
 
     upload_missing() >> upload_latest()
 

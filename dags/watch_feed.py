@@ -19,8 +19,8 @@ outside notices.
 
 from airflow.sdk import TriggerRule, dag, task
 
-from coinwatch.connections import airflow_url, open_slack, open_watch, prices_are_simulated
-from coinwatch.defaults import DEFAULT_ARGS, START_DATE
+from coinwatch.app import App, open_watch
+from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(
@@ -44,7 +44,9 @@ def watch_feed():
     @task
     def deliver_waiting() -> int:
         """Deliver what Slack has not got yet."""
-        return open_watch().deliver_waiting(open_slack(), airflow_url(), simulated=prices_are_simulated())
+        from coinwatch.health import checks
+
+        return checks.deliver_waiting(App())
 
     # The pipeline lives, also when Slack does not.
     @task(trigger_rule=TriggerRule.ALL_DONE)

@@ -142,7 +142,7 @@ def warehouse_url(new_warehouse_url: Callable[[str], str]) -> str:
 @pytest.fixture
 def warehouse(warehouse_url: str) -> Iterator["Engine"]:
     """An empty warehouse."""
-    from coinwatch.storage.warehouse import open_warehouse
+    from coinwatch.warehouse.engine import open_warehouse
 
     engine = open_warehouse(warehouse_url)
     yield engine

@@ -13,21 +13,25 @@ import pytest
 from slack_sdk.webhook import WebhookClient
 from sqlalchemy import Engine, select
 
-from coinwatch.alerting.delivery import Slack
-from coinwatch.pipeline.ingest import Ingest
-from coinwatch.pipeline.process import Process
-from coinwatch.rules import load_rules
+from coinwatch.alerts.incidents import detect_anomalies
+from coinwatch.app import App as _App
+from coinwatch.archive.snapshots import Archive
+from coinwatch.coingecko.client import CoinGeckoClient
+from coinwatch.coingecko.requests import RequestMeter
+from coinwatch.ingest.poll import Ingest
+from coinwatch.s3.store import S3Store
+from coinwatch.s3.uploads import upload_to_s3
 from coinwatch.sandbox.coingecko import CoinGeckoSandbox
 from coinwatch.sandbox.market import SimulatedMarket
 from coinwatch.sandbox.s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Sandbox
 from coinwatch.sandbox.slack import SlackSandbox
 from coinwatch.settings import Settings, load_settings
-from coinwatch.sources.coingecko import CoinGeckoClient
-from coinwatch.storage.archive import Archive
-from coinwatch.storage.requests import RequestMeter
-from coinwatch.storage.s3 import S3Store
-from coinwatch.storage.schema import metadata
-from coinwatch.storage.warehouse import open_warehouse
+from coinwatch.slack.deliver import Slack, send_slack_alerts
+from coinwatch.statistics.compute import compute_rolling_statistics
+from coinwatch.statistics.processed_csv import export_processed_csv
+from coinwatch.warehouse.engine import open_warehouse
+from coinwatch.warehouse.load import load_raw_prices
+from coinwatch.warehouse.schema import metadata
 
 BUCKET = "prices"
 
@@ -43,6 +47,13 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
+
+
+class App(_App):
+    """The app with the sandbox's services and a URL for links."""
+
+    simulated = True
+    airflow_url = "http://airflow"
 
 
 @dataclass
@@ -68,8 +79,19 @@ class World:
         )
         return Ingest(self.settings, client, Archive(self.settings.archive_path), self.warehouse, self.clock)
 
-    def process(self) -> Process:
-        return Process(self.settings, self.warehouse(), load_rules(self.settings.config), self.clock)
+    def app(self, **replaced) -> App:
+        """A new app; ``replaced`` are properties to replace, such as ``s3=None``."""
+        app = App(self.settings, self.clock)
+        ingest = self.ingest()
+        app.__dict__ |= {
+            "client": ingest.client,
+            "archive": ingest.archive,
+            "warehouse": self.warehouse(),
+            "slack": self.channels(),
+            "s3": self.store(),
+            **replaced,
+        }
+        return app
 
     def warehouse(self) -> Engine:
         warehouse = open_warehouse(self.warehouse_url)
@@ -132,12 +154,12 @@ class World:
     def process_steps(self) -> list[Callable[[], object]]:
         """The tasks of process_prices, in order."""
         return [
-            lambda: self.process().load_raw_prices(),
-            lambda: self.process().compute_rolling_statistics(),
-            lambda: self.process().detect_anomalies("run"),
-            lambda: self.process().send_slack_alerts(self.channels(), "http://airflow", simulated=True),
-            lambda: self.process().export_processed_csv(),
-            lambda: self.process().upload_to_s3(self.store()),
+            lambda: load_raw_prices(self.app()),
+            lambda: compute_rolling_statistics(self.app()),
+            lambda: detect_anomalies(self.app(), "run"),
+            lambda: send_slack_alerts(self.app()),
+            lambda: export_processed_csv(self.app()),
+            lambda: upload_to_s3(self.app()),
         ]
 
     def run(self, as_of: datetime | None = None) -> None:
@@ -167,7 +189,7 @@ class World:
     def tables(self) -> dict[str, list]:
         """All that the warehouse has, by table, without the prefix in the name of a position."""
         prefix = f":{self.settings.s3_prefix}/"
-        warehouse = self.process().warehouse
+        warehouse = self.warehouse()
         with warehouse.begin() as connection:
             return {
                 table.name: sorted(str(row).replace(prefix, ":") for row in connection.execute(table.select()))
@@ -178,7 +200,7 @@ class World:
     def rows(self, table: str, *columns: str) -> list:
         """Some columns of a table, in the order of its key."""
         chosen = metadata.tables[table]
-        with self.process().warehouse.begin() as connection:
+        with self.warehouse().begin() as connection:
             query = select(*(chosen.c[column] for column in columns)).order_by(*chosen.primary_key)
             return connection.execute(query).all()
 

@@ -207,9 +207,9 @@ def _backtest(options: argparse.Namespace) -> int:
         values = csv_values(options.csv, coin, settings.currency)
     else:
         _as_airflow()
-        from coinwatch.connections import open_default_warehouse
+        from coinwatch.app import App
 
-        values = stored_values(open_default_warehouse(settings), coin, settings.currency)
+        values = stored_values(App(settings).warehouse, coin, settings.currency)
     picture = options.picture or settings.data_dir / f"backtest-{coin}.svg"
     backtest(values, coin, settings.currency, options.days, load_rules(settings.config), changes, picture, _say)
     return 0

@@ -15,19 +15,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Literal
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from coinwatch import connections
-from coinwatch.alerting.messages import SlackMessage
-from coinwatch.alerting.slack import MessageRefused, post
-from coinwatch.defaults import COINGECKO_POOL
+from coinwatch import app as connections
+from coinwatch.app import App
+from coinwatch.archive.snapshots import Answer
+from coinwatch.coingecko.answers import read_quotes
+from coinwatch.coingecko.client import COINS_PER_REQUEST, requests_per_hour
+from coinwatch.coingecko.errors import CoinGeckoError
 from coinwatch.errors import CoinwatchError
 from coinwatch.rules import load_rules
+from coinwatch.s3.store import S3Conflict, S3Store
 from coinwatch.settings import (
     COINGECKO_CONN_ID,
     FAILURES_CONN_ID,
@@ -36,14 +38,12 @@ from coinwatch.settings import (
     SettingsError,
     load_settings,
 )
-from coinwatch.sources.answers import read_quotes
-from coinwatch.sources.coingecko import COINS_PER_REQUEST, requests_per_hour
-from coinwatch.sources.errors import CoinGeckoError
-from coinwatch.storage import schema
-from coinwatch.storage.archive import Answer
-from coinwatch.storage.s3 import S3Conflict, S3Store
-from coinwatch.storage.warehouse import WarehouseError
+from coinwatch.slack.messages import SlackMessage
+from coinwatch.slack.webhook import MessageRefused, post
+from coinwatch.tasks import COINGECKO_POOL
 from coinwatch.times import compact_time, format_time
+from coinwatch.warehouse import schema
+from coinwatch.warehouse.engine import WarehouseError
 
 Verdict = Literal["ok", "warn", "FAIL"]
 
@@ -93,11 +93,11 @@ def examine(now: Callable[[], datetime], *, post_message: bool) -> Iterator[Find
     yield _check_settings(settings)
     yield from _guarded("airflow", _check_airflow)
     yield from _guarded("key", _check_key)
-    warehouse = cache(lambda: connections.open_default_warehouse(settings))
-    yield from _check_coingecko(settings, warehouse, now)
-    yield from _guarded("slack", lambda: _check_slack(post_message=post_message))
-    yield from _guarded("s3", lambda: _check_s3(now()))
-    yield from _guarded("warehouse", lambda: _check_warehouse(warehouse()))
+    app = App(settings)
+    yield from _check_coingecko(app, now)
+    yield from _guarded("slack", lambda: _check_slack(app, post_message=post_message))
+    yield from _guarded("s3", lambda: _check_s3(app, now()))
+    yield from _guarded("warehouse", lambda: _check_warehouse(app.warehouse))
     yield from _guarded("disk", lambda: _check_disk(settings))
 
 
@@ -164,11 +164,10 @@ def _check_key() -> Finding:
     return Finding("key", "ok", f"a {plan} key for {url}")
 
 
-def _check_coingecko(
-    settings: Settings, warehouse: Callable[[], Engine], now: Callable[[], datetime]
-) -> Iterator[Finding]:
+def _check_coingecko(app: App, now: Callable[[], datetime]) -> Iterator[Finding]:
+    settings = app.settings
     try:
-        client = connections.open_coingecko(settings, warehouse)
+        client = app.client
         answer = client.simple_price(settings.coins[:COINS_PER_REQUEST], settings.currency)
         yield from _check_clock(answer, now())
         yield _judge_prices(answer, settings, now())
@@ -213,8 +212,8 @@ def _check_clock(answer: Answer, now: datetime) -> Iterator[Finding]:
         yield Finding("clock", "ok", f"{abs(seconds)} s off CoinGecko's")
 
 
-def _check_slack(*, post_message: bool) -> Finding:
-    slack = connections.open_slack()
+def _check_slack(app: App, *, post_message: bool) -> Finding:
+    slack = app.slack
     channels = [(SLACK_CONN_ID, slack.alerts), (FAILURES_CONN_ID, slack.failures)]
     configured = [(conn_id, webhook) for conn_id, webhook in channels if webhook is not None]
     if slack.alerts is None:
@@ -235,8 +234,8 @@ def _check_slack(*, post_message: bool) -> Finding:
     return Finding("slack", "ok", f"{names} would take messages; nothing was posted (--post sends a test message)")
 
 
-def _check_s3(now: datetime) -> Finding:
-    store = connections.open_s3()
+def _check_s3(app: App, now: datetime) -> Finding:
+    store = app.s3
     if store is None:
         return Finding("s3", "warn", "COINWATCH_S3_BUCKET is empty: nothing is uploaded")
     key = f"doctor/{compact_time(now)}-{secrets.token_hex(4)}.json"

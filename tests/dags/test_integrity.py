@@ -9,7 +9,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
-from coinwatch.defaults import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, TAGS
+from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, TAGS
 
 HEAVY = ("alembic", "boto3", "botocore", "moto", "numpy", "pandas", "requests", "slack_sdk")
 

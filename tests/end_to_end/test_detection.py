@@ -8,9 +8,9 @@ from decimal import Decimal
 import pandas as pd
 import pytest
 
-from coinwatch.analysis.screening import Value
 from coinwatch.backtest.simulation import simulate
-from coinwatch.pipeline.ingest import NoPrice
+from coinwatch.ingest.poll import NoPrice
+from coinwatch.quarantine.screening import Value
 from coinwatch.rules import load_rules
 from coinwatch.sandbox.market import RecordedMarket
 from coinwatch.settings import PROJECT_DIR

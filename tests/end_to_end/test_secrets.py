@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 from coinwatch import connections
-from coinwatch.alerting.failures import Failures, TaskRun
-from coinwatch.alerting.slack import open_webhook
 from coinwatch.errors import CoinwatchError
-from coinwatch.pipeline.watch import Watch
+from coinwatch.health.checks import Watch
+from coinwatch.health.task_failures import Failures, TaskRun
 from coinwatch.sandbox.faults import KINDS, Fault
 from coinwatch.sandbox.http import Response, SandboxServer
+from coinwatch.slack.webhook import open_webhook
 from coinwatch.times import format_time
 
 SECRETS = {

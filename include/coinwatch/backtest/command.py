@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from coinwatch.alerting.messages import describe, told_time
-from coinwatch.analysis.incidents import Transition
-from coinwatch.analysis.screening import Value
+from coinwatch.alerts.decide import Transition
 from coinwatch.backtest.picture import Series, draw
 from coinwatch.backtest.simulation import Simulation, simulate
+from coinwatch.files import replace_file
 from coinwatch.local.errors import RunError, WrongInput
+from coinwatch.quarantine.screening import Value
 from coinwatch.rules import RuleBook
-from coinwatch.storage.files import replace_file
+from coinwatch.slack.messages import describe, told_time
 
 WEEK = timedelta(weeks=1)
 

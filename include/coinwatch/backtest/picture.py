@@ -12,9 +12,9 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from coinwatch.alerting.messages import describe, format_price, told_time
-from coinwatch.analysis.incidents import Transition
+from coinwatch.alerts.decide import Transition
 from coinwatch.rules import DayMoveRule
+from coinwatch.slack.messages import describe, format_price, told_time
 
 WIDTH, HEIGHT = 1200, 560
 LEFT, RIGHT, TOP, BOTTOM = 80, 20, 64, 44

@@ -7,11 +7,11 @@ from datetime import datetime
 
 import pandas as pd
 
-from coinwatch.analysis.incidents import HeldValue, Incident, Transition, decide_all, decide_bad_values
-from coinwatch.analysis.observations import observe
-from coinwatch.analysis.screening import Standing, Value, screen
-from coinwatch.analysis.statistics import compute_statistics
+from coinwatch.alerts.decide import HeldValue, Incident, Transition, decide_all, decide_bad_values
+from coinwatch.alerts.observe import observe
+from coinwatch.quarantine.screening import Standing, Value, screen
 from coinwatch.rules import RuleBook
+from coinwatch.statistics.rolling import compute_statistics
 
 
 @dataclass(frozen=True, slots=True)

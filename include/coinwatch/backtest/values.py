@@ -8,10 +8,10 @@ from pathlib import Path
 
 from sqlalchemy import Engine, select
 
-from coinwatch.analysis.screening import Value
 from coinwatch.local.errors import WrongInput
-from coinwatch.storage import schema
+from coinwatch.quarantine.screening import Value
 from coinwatch.times import parse_time
+from coinwatch.warehouse import schema
 
 
 def stored_values(engine: Engine, coin: str, currency: str) -> list[Value]:

@@ -111,7 +111,7 @@ def _warehouse_url(database: str) -> str:
 
 
 def _migrate_warehouse(database: str) -> None:
-    from coinwatch.storage.warehouse import open_warehouse
+    from coinwatch.warehouse.engine import open_warehouse
 
     open_warehouse(_warehouse_url(database)).dispose()
 

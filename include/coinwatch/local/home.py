@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from coinwatch.files import replace_file
 from coinwatch.local.ports import HOST
-from coinwatch.storage.files import replace_file
 
 USER = "admin"
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, Engine, Row, func, select
 
 from coinwatch.settings import Settings
-from coinwatch.storage import schema
 from coinwatch.times import format_time, parse_time
+from coinwatch.warehouse import schema
 
 ALERTS_SHOWN = 5
 
@@ -248,7 +248,7 @@ def _upload_line(objects: dict[str, int], settings: Settings) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report of a run as JSON; Airflow's connections say where the warehouse is."""
-    from coinwatch.connections import open_default_warehouse
+    from coinwatch.app import App
     from coinwatch.settings import load_settings
 
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     settings = load_settings()
-    report = read_report(open_default_warehouse(settings), settings, options.as_of)
+    report = read_report(App(settings).warehouse, settings, options.as_of)
     options.output.write_text(report.model_dump_json(), encoding="utf-8")
     return 0
 

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from coinwatch.storage.files import replace_file
+from coinwatch.files import replace_file
 from coinwatch.times import format_time, parse_time
 
 STEP = timedelta(minutes=5)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from coinwatch.files import append_lines, cut_torn_line, locked
 from coinwatch.sandbox.http import HOST, Request, Response, SandboxServer, json_response
-from coinwatch.storage.files import append_lines, cut_torn_line, locked
 from coinwatch.times import format_time
 
 BLOCKS_MAX = 50

@@ -1,1 +1,0 @@
-"""How operators hear of it: messages, their delivery to Slack, and the outbox between them."""

@@ -1,0 +1,1 @@
+"""Anomalies, incidents and the alerts they raise; silences and acknowledgements."""

@@ -1,0 +1,295 @@
+"""What the steps work with: settings, rules, clock, and the clients of everything outside, made at first use."""
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Connection
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from coinwatch import settings as s
+from coinwatch.errors import CoinwatchError
+from coinwatch.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from coinwatch.archive.snapshots import Archive
+    from coinwatch.coingecko.client import CoinGeckoClient
+    from coinwatch.rules import RuleBook
+    from coinwatch.s3.store import S3Store
+    from coinwatch.slack.deliver import Slack
+    from coinwatch.slack.pictures import Pictures
+    from coinwatch.slack.webhook import Webhook
+
+log = logging.getLogger(__name__)
+
+COINGECKO_URL = "https://api.coingecko.com/api/v3"
+"""Keyless, when no connection says otherwise."""
+
+
+class ConnectionProblem(CoinwatchError):
+    """A connection exists, but cannot be used as it is."""
+
+    retryable = False
+
+
+def utc_now() -> datetime:
+    """Return the present; steps get it as ``app.clock``."""
+    return datetime.now(UTC)
+
+
+def find_connection(conn_id: str) -> Any | None:
+    """Return an Airflow connection, or None if there is none with this id."""
+    try:
+        return Connection.get(conn_id)
+    except AirflowNotFoundException:
+        return None
+
+
+class App:
+    """Everything a step works with. Each client is made when it is first used, from Airflow's connections.
+
+    A subclass may override any of the properties; tests do.
+
+    Attributes:
+        settings: The environment's settings.
+        clock: Returns the present.
+    """
+
+    def __init__(self, settings: Settings | None = None, clock: Callable[[], datetime] = utc_now) -> None:
+        self.settings = settings or load_settings()
+        self.clock = clock
+
+    @cached_property
+    def rules(self) -> "RuleBook":
+        """The alert rules."""
+        from coinwatch.rules import load_rules
+
+        return load_rules(self.settings.config)
+
+    @cached_property
+    def archive(self) -> "Archive":
+        """The snapshots."""
+        from coinwatch.archive.snapshots import Archive
+
+        return Archive(self.settings.archive_path)
+
+    @cached_property
+    def client(self) -> "CoinGeckoClient":
+        """The CoinGecko client, with the host and the key of ``coingecko_default``; keyless without it.
+
+        Raises:
+            ConnectionProblem: The connection's plan or host is wrong.
+        """
+        from coinwatch.coingecko.client import PER_MINUTE, PER_MONTH, CoinGeckoClient
+        from coinwatch.coingecko.requests import RequestMeter
+
+        connection = find_connection(s.COINGECKO_CONN_ID)
+        plan = coingecko_plan(connection)
+        meter = RequestMeter(
+            lambda: self.warehouse,
+            clock=self.clock,
+            sleep=time.sleep,
+            per_minute=self.settings.coingecko_per_minute or PER_MINUTE[plan],
+            monthly_limit=self.settings.coingecko_monthly_limit or PER_MONTH.get(plan),
+        )
+        if connection is None:
+            log.info("no connection %s: using CoinGecko's keyless API", s.COINGECKO_CONN_ID)
+            return CoinGeckoClient(COINGECKO_URL, clock=self.clock, meter=meter)
+        return CoinGeckoClient(
+            base_url(connection),
+            clock=self.clock,
+            meter=meter,
+            api_key=connection.password or "",
+            plan="pro" if plan == "pro" else "demo",
+        )
+
+    @cached_property
+    def warehouse(self) -> "Engine":
+        """The database of ``warehouse_default``, migrated; without that connection ``warehouse.db`` in the data folder.
+
+        Raises:
+            ConnectionProblem: The connection is neither PostgreSQL nor SQLite.
+        """
+        from coinwatch.warehouse.engine import open_warehouse
+
+        return open_warehouse(self.warehouse_url)
+
+    @property
+    def warehouse_url(self) -> str:
+        """The SQLAlchemy URL of the warehouse, with its password."""
+        connection = find_connection(s.WAREHOUSE_CONN_ID)
+        if connection is None:
+            return f"sqlite:///{self.settings.data_dir / 'warehouse.db'}"
+        if connection.conn_type == "postgres":
+            from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+            url: str = PostgresHook(s.WAREHOUSE_CONN_ID).sqlalchemy_url.render_as_string(hide_password=False)
+            return url
+        if connection.conn_type != "sqlite":
+            raise ConnectionProblem(
+                f"connection {s.WAREHOUSE_CONN_ID} has type {connection.conn_type!r}; allowed are postgres and sqlite"
+            )
+        # Airflow reads sqlite:////folder/file into the schema; a connection made in the UI has the path as its host.
+        path = connection.host or connection.schema
+        if not path:
+            raise ConnectionProblem(f"connection {s.WAREHOUSE_CONN_ID}: set its host to the path of the SQLite file")
+        return f"sqlite:///{path}"
+
+    @cached_property
+    def slack(self) -> "Slack":
+        """The Slack channels that are configured."""
+        from coinwatch.slack.deliver import Slack
+
+        return Slack(_webhook(s.SLACK_CONN_ID), _webhook(s.FAILURES_CONN_ID), _pictures())
+
+    @cached_property
+    def s3(self) -> "S3Store | None":
+        """The bucket of the settings, with the credentials of ``aws_default``; None without a bucket."""
+        if not self.settings.s3_bucket:
+            return None
+        from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+        from botocore.config import Config
+
+        from coinwatch.s3.store import S3Store
+
+        # By default an unreachable endpoint blocks each upload for minutes.
+        config = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 3})
+        wanted = S3Hook(aws_conn_id=s.AWS_CONN_ID).conn_config.botocore_config
+        # The hook uses either the connection's configuration or ours; the connection's values win.
+        client = S3Hook(aws_conn_id=s.AWS_CONN_ID, config=config.merge(wanted) if wanted else config).get_conn()
+        return S3Store(client, self.settings.s3_bucket, self.settings.s3_prefix)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the prices come from the sandbox; every message has to say so."""
+        connection = find_connection(s.COINGECKO_CONN_ID)
+        return connection is not None and bool(connection.extra_dejson.get("simulated"))
+
+    @property
+    def airflow_url(self) -> str:
+        """The address of Airflow's UI, for links in messages."""
+        return str(conf.get("api", "base_url", fallback="") or "http://localhost:8080").rstrip("/")
+
+
+def coingecko_plan(connection: Any | None) -> str:
+    """Return the plan of ``coingecko_default``: keyless, demo or pro.
+
+    Raises:
+        ConnectionProblem: Its extra names another plan.
+    """
+    if connection is None:
+        return "keyless"
+    plan = connection.extra_dejson.get("plan", "demo")
+    if plan not in ("demo", "pro"):
+        raise ConnectionProblem(
+            f'connection {s.COINGECKO_CONN_ID}: "plan" in its extra is {plan!r}; allowed are demo and pro'
+        )
+    return str(plan) if connection.password else "keyless"
+
+
+def base_url(connection: Any) -> str:
+    """Return the base URL of an HTTP connection.
+
+    Raises:
+        ConnectionProblem: The host contains a secret or a query, or the schema is not http or https.
+    """
+    host = connection.host or COINGECKO_URL
+    if "@" in host or "?" in host:
+        # Logs and messages repeat the address.
+        raise ConnectionProblem(
+            f"connection {connection.conn_id}: its host contains '@' or '?'; put the key into the password, and only "
+            f"the base URL into the host, for example {COINGECKO_URL}"
+        )
+    if "://" not in host:
+        if connection.schema not in (None, "", "http", "https"):
+            raise ConnectionProblem(
+                f"connection {connection.conn_id}: its schema is {connection.schema!r}; put the whole base URL into "
+                f"the host, for example {COINGECKO_URL}"
+            )
+        host = f"{connection.schema or 'https'}://{host}"
+    if connection.port:
+        scheme, _, rest = host.partition("://")
+        name, slash, path = rest.partition("/")
+        host = f"{scheme}://{name}:{connection.port}{slash}{path}"
+    return str(host)
+
+
+def _webhook(conn_id: str) -> "Webhook | None":
+    from coinwatch.slack.webhook import open_webhook
+
+    return None if find_connection(conn_id) is None else open_webhook(conn_id)
+
+
+def _pictures() -> "Pictures | None":
+    from coinwatch.slack.pictures import open_pictures
+
+    connection = find_connection(s.SLACK_API_CONN_ID)
+    if connection is None:
+        return None
+    channel = str(connection.extra_dejson.get("channel") or "")
+    if not channel or not connection.password:
+        log.warning(
+            'connection %s: charts need a bot token as its password and {"channel": "C0123456789"}, the id of the '
+            "channel, in its extra; notifications are sent without charts",
+            s.SLACK_API_CONN_ID,
+        )
+        return None
+    return open_pictures(channel)
+
+
+# -- bags of collaborators that steps with an `app` argument replace one by one --------------------------------------
+
+
+def open_ingest() -> Any:
+    """What the steps of `ingest_prices` work with."""
+    from coinwatch.ingest.poll import Ingest
+
+    app = App()
+    return Ingest(app.settings, app.client, app.archive, lambda: app.warehouse, app.clock)
+
+
+def open_watch() -> Any:
+    """What the steps of `watch_feed` work with."""
+    from coinwatch.health.checks import Watch
+
+    app = App()
+    return Watch(app.settings, app.warehouse, app.rules, app.clock, open_ingest().budget)
+
+
+def open_review() -> Any:
+    """What the step of `review_quarantine` works with."""
+    from coinwatch.quarantine.review import Review
+
+    app = App()
+    return Review(app.settings, app.warehouse, app.clock)
+
+
+def open_operator() -> Any:
+    """What the steps of `manage_alerts` work with."""
+    from coinwatch.alerts.actions import Operator
+
+    app = App()
+    return Operator(app.settings, app.warehouse, app.clock)
+
+
+def open_delivery() -> Any:
+    """What delivers messages, with the warehouse open."""
+    from coinwatch.slack.deliver import delivery
+
+    return delivery(App())
+
+
+def open_failures() -> Any:
+    """What is done about tasks that failed."""
+    from coinwatch.health.task_failures import Failures
+
+    app = App()
+    return Failures(
+        app.settings.data_dir / s.FAILED_TASKS, app.clock, open_delivery, lambda: app.slack, simulated=app.simulated
+    )

@@ -1,0 +1,1 @@
+"""What was fetched, kept as it came: write-once snapshots with their manifest, and the append-only raw log."""

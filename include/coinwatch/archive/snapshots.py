@@ -1,0 +1,181 @@
+"""The archive: every answer of the API byte for byte, written once (contract, section 5; design, decision 1).
+
+A snapshot is three things: the body, the rows that were taken from it, and a line in the manifest, which is chained by
+hashes. A crash may come between any two of them, so all three are first written into one pending file, as a whole or
+not at all; from there they are put in place, by this run or by the next one that asks for the snapshot.
+"""
+
+import base64
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from coinwatch.files import append_lines, create_file, cut_torn_line, locked, replace_file
+from coinwatch.record import RawPrice, format_raw_prices, parse_raw_prices
+from coinwatch.times import compact_time
+
+log = logging.getLogger(__name__)
+
+FIRST_PREVIOUS = "0" * 64
+"""What stands for "the line before" in the manifest's first line."""
+
+_NAME = re.compile(r"\d{8}T\d{6}Z(-[A-Za-z0-9._-]+)?")
+
+
+class ArchiveError(RuntimeError):
+    """The archive is not what this code wrote; the message says where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the API answered to one request.
+
+    Attributes:
+        request: Method and URL with its parameters; no secrets.
+        status: HTTP status.
+        headers: The headers that matter, by lower-case name.
+        body: As received, byte for byte.
+        fetched_at: When it was received (ISO 8601 UTC).
+    """
+
+    request: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    fetched_at: str
+
+
+def snapshot_name(as_of: datetime, suffix: str = "") -> str:
+    """The name of a run's snapshot: its as-of time, and what tells several of one run apart."""
+    return f"{compact_time(as_of)}-{suffix}" if suffix else compact_time(as_of)
+
+
+class Archive:
+    """The folder of the snapshots.
+
+    Attributes:
+        folder: Holds ``<name>.json``, ``<name>.csv`` and ``manifest.jsonl``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = folder / "manifest.jsonl"
+        self._pending = folder / ".pending"
+
+    def has(self, name: str) -> bool:
+        """Tell whether a snapshot is there, putting in place one that a crash left pending."""
+        with locked(self.manifest):
+            return self._complete(name)
+
+    def save(self, name: str, answer: Answer, rows: Sequence[RawPrice]) -> bool:
+        """Write a snapshot, unless there is one of this name already: the first one stays.
+
+        Args:
+            name: By ``snapshot_name``.
+            answer: What the API answered.
+            rows: What was taken from it; none from an answer that was refused.
+
+        Returns:
+            Whether it was written.
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no snapshot name")
+        with locked(self.manifest):
+            if self._complete(name):
+                log.warning("snapshot %s is there already and stays as it is; another answer for it is dropped", name)
+                return False
+            content = {"answer": asdict(answer) | {"body": base64.b64encode(answer.body).decode()}}
+            content["rows"] = {"csv": format_raw_prices(rows)}
+            replace_file(self._pending / name, json.dumps(content).encode())
+            self._publish(name, content)
+            (self._pending / name).unlink()
+            return True
+
+    def save_refused(self, as_of: datetime, suffix: str, answer: Answer) -> str:
+        """Keep an answer that no price could be taken from, under the next free number of its run.
+
+        Returns:
+            Its name.
+        """
+        for number in itertools.count(1):
+            name = snapshot_name(as_of, f"{suffix}-{number}")
+            if not self.has(name) and self.save(name, answer, []):
+                return name
+        raise AssertionError("numbers do not end")
+
+    def rows(self, name: str) -> list[RawPrice]:
+        """The rows that were taken from a snapshot.
+
+        Raises:
+            ArchiveError: There is no such snapshot.
+        """
+        path = self.folder / f"{name}.csv"
+        try:
+            _, _, lines = path.read_text(encoding="utf-8").partition("\n")
+        except FileNotFoundError:
+            raise ArchiveError(f"snapshot {name} has no rows file {path}: was it moved or deleted?") from None
+        return list(parse_raw_prices(lines))
+
+    def _complete(self, name: str) -> bool:
+        """Put a pending snapshot in place; tell whether the snapshot is there. The caller holds the lock."""
+        pending = self._pending / name
+        if pending.exists():
+            log.warning("snapshot %s was left half-way by a crash; it is put in place now", name)
+            self._publish(name, json.loads(pending.read_bytes()), recovering=True)
+            pending.unlink()
+            return True
+        return (self.folder / f"{name}.json").exists()
+
+    def _publish(self, name: str, content: dict[str, Any], *, recovering: bool = False) -> None:
+        body = base64.b64decode(content["answer"].pop("body"))
+        rows = content["rows"]["csv"].encode()
+        for ending, part in ((".json", body), (".csv", rows)):
+            path = self.folder / f"{name}{ending}"
+            with contextlib.suppress(FileExistsError):
+                create_file(path, part)
+            if path.read_bytes() != part:
+                raise ArchiveError(f"{path} is there with another content: snapshots are never replaced. Move it away")
+        # Only a crash right after the line was written can bring a snapshot here twice.
+        if recovering and self._stands_in_manifest(name):
+            return
+        self._append_to_manifest(
+            {
+                "name": name,
+                **content["answer"],
+                "body_sha256": hashlib.sha256(body).hexdigest(),
+                "rows_sha256": hashlib.sha256(rows).hexdigest(),
+            }
+        )
+
+    def _append_to_manifest(self, entry: dict[str, Any]) -> None:
+        torn = cut_torn_line(self.manifest)
+        if torn:
+            log.warning(
+                "%s ended in a torn line; %d bytes were cut, the line is written again", self.manifest, len(torn)
+            )
+        entry["previous_sha256"] = self._last_line_hash()
+        append_lines(self.manifest, json.dumps(entry).encode() + b"\n")
+
+    def _stands_in_manifest(self, name: str) -> bool:
+        if not self.manifest.exists():
+            return False
+        cut_torn_line(self.manifest)
+        with self.manifest.open("rb") as lines:
+            return any(json.loads(line)["name"] == name for line in lines if name.encode() in line)
+
+    def _last_line_hash(self) -> str:
+        if not self.manifest.exists() or not self.manifest.stat().st_size:
+            return FIRST_PREVIOUS
+        with self.manifest.open("rb") as lines:
+            # Headers that matter are few and bounded by the client, so a line is far shorter than this.
+            lines.seek(max(0, self.manifest.stat().st_size - 65536), os.SEEK_SET)
+            return hashlib.sha256(lines.read().splitlines(keepends=True)[-1]).hexdigest()

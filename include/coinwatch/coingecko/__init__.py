@@ -1,0 +1,1 @@
+"""The CoinGecko API: requests within its limits, and what its answers mean."""

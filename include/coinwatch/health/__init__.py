@@ -1,0 +1,1 @@
+"""The pipeline itself: issues, checks, failed tasks and the heartbeat."""

@@ -1,0 +1,128 @@
+"""Pipeline issues: one row for each thing that is wrong with the pipeline itself, level-triggered.
+
+A check reports an issue whenever it sees it and resolves it whenever it does not; the first report opens it. What has
+to be sent follows from the state and the state that operators were last notified of, as in Alertmanager's notification
+log: no second outbox, and no change that can be missed.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, or_, select, update
+
+from coinwatch.warehouse import schema
+from coinwatch.warehouse.engine import upsert
+
+REMIND_AFTER = timedelta(hours=24)
+"""An open issue that nobody acknowledged is sent again after this long."""
+
+NO_GRACE = timedelta(0)
+
+_i = schema.pipeline_issues.c
+
+
+def report(
+    connection: Connection,
+    key: str,
+    *,
+    title: str,
+    detail: str,
+    action: str,
+    at: datetime,
+    link: str | None = None,
+    grace: timedelta = NO_GRACE,
+) -> None:
+    """Open an issue, or update it if it is open.
+
+    Args:
+        connection: The caller's transaction.
+        key: Names the issue, for example ``uploads`` or ``task:ingest_prices.fetch_prices``.
+        title: The issue in a few words.
+        detail: What happened, and to whom.
+        action: What to do.
+        at: The present.
+        link: The page to look at.
+        grace: Operators are notified only once the issue has been open for this long.
+    """
+    old = find(connection, key)
+    row: dict[str, Any] = {
+        "key": key,
+        "state": "open",
+        "title": title,
+        "detail": detail,
+        "action": action,
+        "link": link,
+        "opened_at": at,
+        "seen_at": at,
+        "seen_count": 1,
+        "resolved_at": None,
+        "notify_after": at + grace,
+        "notified_state": old.notified_state if old else None,
+        "notified_at": old.notified_at if old else None,
+        "acknowledged_at": None,
+        "acknowledged_by": None,
+        "delivery_error": None,
+    }
+    if old is not None and old.state == "open":
+        kept = ("opened_at", "notify_after", "acknowledged_at", "acknowledged_by", "delivery_error")
+        row |= {name: getattr(old, name) for name in kept} | {"seen_count": old.seen_count + 1}
+    upsert(connection, schema.pipeline_issues, [row])
+
+
+def resolve(connection: Connection, key: str, at: datetime, detail: str = "") -> None:
+    """Resolve an issue; nothing happens if it is not open.
+
+    Args:
+        connection: The caller's transaction.
+        key: As it was reported.
+        at: The present.
+        detail: What holds now; stands before the old detail.
+    """
+    old = find(connection, key)
+    if old is None or old.state != "open":
+        return
+    detail = f"{detail} It was: {old.detail}" if detail else old.detail
+    values = {"state": "resolved", "resolved_at": at, "detail": detail, "action": ""}
+    connection.execute(update(schema.pipeline_issues).where(_i.key == key).values(**values))
+
+
+def find(connection: Connection, key: str) -> Row[Any] | None:
+    """Return an issue's row, open or resolved."""
+    return connection.execute(select(schema.pipeline_issues).where(_i.key == key)).one_or_none()
+
+
+def open_issues(connection: Connection, prefix: str = "") -> Sequence[Row[Any]]:
+    """Return the open issues whose key starts with a prefix, the oldest first."""
+    query = select(schema.pipeline_issues).where(_i.state == "open", _i.key.startswith(prefix, autoescape=True))
+    return connection.execute(query.order_by(_i.opened_at, _i.key)).all()
+
+
+def due(connection: Connection, now: datetime) -> Sequence[Row[Any]]:
+    """Return the issues that operators have to be notified of: opened, resolved or due for a reminder.
+
+    One that was resolved before operators knew of it is not due.
+    """
+    opened = and_(_i.state == "open", or_(_i.notified_state.is_(None), _i.notified_state != "open"))
+    reminder = and_(_i.state == "open", _i.notified_at <= now - REMIND_AFTER, _i.acknowledged_at.is_(None))
+    resolved = and_(_i.state == "resolved", _i.notified_state == "open")
+    query = select(schema.pipeline_issues).where(or_(and_(opened, _i.notify_after <= now), reminder, resolved))
+    return connection.execute(query.order_by(_i.opened_at, _i.key)).all()
+
+
+def mark_notified(connection: Connection, issues: Sequence[Row[Any]], at: datetime) -> None:
+    """Note that operators were notified of issues, in the state they were read in."""
+    for issue in issues:
+        values = {"notified_state": issue.state, "notified_at": at, "delivery_error": None}
+        connection.execute(update(schema.pipeline_issues).where(_i.key == issue.key).values(**values))
+
+
+def mark_failed(connection: Connection, keys: Sequence[str], error: str) -> None:
+    """Note why a notification was not delivered; it stays due."""
+    connection.execute(update(schema.pipeline_issues).where(_i.key.in_(keys)).values(delivery_error=error))
+
+
+def acknowledge(connection: Connection, keys: Sequence[str], by: str, at: datetime) -> None:
+    """Note that an operator takes care of open issues: no more reminders until they are resolved."""
+    where = (_i.key.in_(keys), _i.state == "open")
+    connection.execute(update(schema.pipeline_issues).where(*where).values(acknowledged_at=at, acknowledged_by=by))

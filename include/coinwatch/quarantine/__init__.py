@@ -1,0 +1,1 @@
+"""Values that are not believed: screening, and what operators decide about them."""

@@ -1,0 +1,1 @@
+"""S3 objects: write-once archive and hourly partitions."""

@@ -1,0 +1,1 @@
+"""Notifications: wording, Slack blocks, charts, the outbox and its delivery."""

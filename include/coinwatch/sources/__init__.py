@@ -1,1 +1,0 @@
-"""Where prices come from: the CoinGecko client and the reading of its answers."""

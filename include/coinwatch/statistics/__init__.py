@@ -1,0 +1,1 @@
+"""Rolling statistics and the typical move of each price, and the processed CSV."""

@@ -1,1 +1,0 @@
-"""Where prices are kept: archive, raw log, warehouse, processed CSV and S3."""

@@ -1,0 +1,231 @@
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from coinwatch.coingecko.errors import RateLimited, Unavailable
+from coinwatch.sandbox.market import RecordedMarket
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+def run_history(world, as_of):
+    for step in world.ingest_steps(as_of)[2:]:
+        step()
+
+
+def take_live(world, as_of):
+    world.ingest().append_rows(world.ingest().fetch_prices(as_of))
+
+
+def gaps(world, *columns):
+    return [tuple(row) for row in world.rows("gaps", *columns)]
+
+
+def history_requests(world):
+    return [request for request in world.coingecko.requests if request.path.endswith("/range")]
+
+
+def hourly_points(noon, days):
+    """Prices on the hour, around noon."""
+    moments = [noon - HOUR * number for number in range(days * 24, -48, -1)]
+    return [(moment, 60_000 + 50.0 * ((number * 37) % 11)) for number, moment in enumerate(moments)]
+
+
+def hourly_market(noon, days):
+    """Prices that stay from one hour to the next."""
+    return RecordedMarket("bitcoin", hourly_points(noon, days))
+
+
+def test_a_first_start_leaves_one_gap_that_is_healed(world, noon):
+    run_history(world, noon)
+    assert gaps(world, "coin", "currency", "first_hour", "last_hour", "state", "tries", "healed_at") == [
+        ("bitcoin", "usd", noon - 3 * DAY, noon - HOUR, "healed", 1, noon)
+    ]
+
+
+def test_hours_that_history_does_not_have_cost_no_request_until_their_pause_is_over(make_world, noon, clock):
+    lost = [noon - 30 * HOUR, noon - 31 * HOUR]
+    world = make_world(market=HolesIn(hourly_market(noon, 10), lost))
+    take_live(world, noon)
+    run_history(world, noon)
+    assert gaps(world, "first_hour", "last_hour", "state", "tries", "next_try_at") == [
+        (noon - 72 * HOUR, noon - 32 * HOUR, "healed", 1, None),
+        (lost[1], lost[0], "no_data", 1, noon + 6 * HOUR),
+        (noon - 29 * HOUR, noon - HOUR, "healed", 1, None),
+    ]
+    for number in range(1, 6):
+        clock.now = noon + number * HOUR
+        take_live(world, clock.now)
+        run_history(world, clock.now)
+    assert len(history_requests(world)) == 1
+    # CoinGecko has got them by now.
+    world.coingecko._market.lost.clear()
+    clock.now = noon + 6 * HOUR
+    run_history(world, clock.now)
+    assert len(history_requests(world)) == 2
+    assert gaps(world, "state", "tries")[1] == ("healed", 2)
+    assert {state for (state,) in gaps(world, "state")} == {"healed"}
+
+
+class HolesIn:
+    """A market whose history lacks some hours."""
+
+    def __init__(self, market, lost):
+        self.market = market
+        self.lost = set(lost)
+        self.kind = market.kind
+        self.coins = market.coins
+
+    def price_at(self, coin, moment):
+        near = [hour for hour in self.lost if abs(moment - hour) <= HOUR / 2]
+        return None if near else self.market.price_at(coin, moment)
+
+
+def test_a_gap_beyond_the_plan_is_noted_and_fails_nothing(world, noon, clock):
+    world.coingecko.fail("beyond_time_range", path="/range")
+    take_live(world, noon)
+    run_history(world, noon)
+    rows = gaps(world, "first_hour", "last_hour", "state", "tries")
+    # The limit lies somewhere in the window, so its newer half is left to the next run.
+    assert rows == [
+        (noon - 72 * HOUR, noon - 37 * HOUR, "beyond_plan", 1),
+        (noon - 36 * HOUR, noon - HOUR, "open", 0),
+    ]
+    ((reason, *_),) = {row for row in gaps(world, "reason") if row[0]}
+    assert "exceeds the allowed time range" in reason
+    world.coingecko.recover()
+    clock.now = noon + HOUR
+    run_history(world, clock.now)
+    assert [(state, tries) for state, tries in gaps(world, "state", "tries")] == [("beyond_plan", 1), ("healed", 1)]
+
+
+def test_the_gap_of_an_unknown_coin_is_noted_and_the_others_are_healed(make_world, noon, clock):
+    world = make_world(coins=("gone", "bitcoin"))
+    run_history(world, noon)
+    assert gaps(world, "coin", "state", "tries") == [("bitcoin", "healed", 1), ("gone", "no_data", 1)]
+    assert "coin not found" in gaps(world, "reason")[1][0]
+    clock.now = noon + HOUR
+    assert [window["coin"] for window in world.ingest().history.find_gaps(clock.now)] == ["bitcoin"]
+
+
+def test_while_coingecko_is_out_of_order_a_gap_stays_open_and_no_try_is_counted(world, noon):
+    world.coingecko.fail("server_error", path="/range")
+    with pytest.raises(Unavailable):
+        run_history(world, noon)
+    assert gaps(world, "state", "tries") == [("open", 0)]
+
+
+def test_the_window_of_the_oldest_hour_does_not_reach_beyond_what_the_plan_allows(make_world, noon):
+    world = make_world(history_days=365)
+    (window, *_) = world.ingest().history.find_gaps(noon)
+    # All but the oldest hour are there already.
+    assert world.ingest().history.fetch_history(noon, {**window, "last": window["first"]})
+    (request,) = history_requests(world)
+    start, end = int(request.query["from"]), int(request.query["to"])
+    assert noon.timestamp() - start <= 365 * 86400
+    assert end - start == 2 * 86400
+
+
+def test_a_rate_limit_keeps_all_workers_away_until_it_is_over(world, noon, clock):
+    world.coingecko.fail("rate_limited", times=1, retry_after=30)
+    with pytest.raises(RateLimited) as failure:
+        world.ingest().fetch_prices(noon)
+    assert failure.value.retry_after == 30
+    clock.now += timedelta(seconds=10)
+    with pytest.raises(RateLimited, match="not asked for history before another 20 s") as failure:
+        run_history(world, noon)
+    assert failure.value.retry_after == 20
+    assert len(world.coingecko.requests) == 1
+    clock.now += timedelta(seconds=20)
+    run_history(world, noon)
+    assert len(world.coingecko.requests) == 2
+
+
+START = timedelta(hours=-4)
+OUTAGE = range(5, 10)
+
+
+def twelve_hours(world, clock, noon, unused_port=None):
+    """From four hours before noon on; with a port, nobody listens there instead of CoinGecko in five of them."""
+    for number in range(12):
+        clock.now = noon + START + number * HOUR
+        if unused_port is None or number not in OUTAGE:
+            world.run()
+            continue
+        fetch, _, find, history, _ = world.without_coingecko(unused_port).ingest_steps(clock.now)
+        find()
+        # In the first of these hours there is no gap yet.
+        for step in (fetch, history) if number > OUTAGE[0] else (fetch,):
+            with pytest.raises(Unavailable, match="Connection refused"):
+                step()
+
+
+def test_five_hours_without_coingecko_are_healed_by_the_next_run(make_world, noon, clock, unused_port):
+    """A market whose prices stay from hour to hour has the same price live and in history: all else must be equal."""
+    usual, broken = (make_world(name, market=hourly_market(noon, 10)) for name in ("usual", "broken"))
+    twelve_hours(usual, clock, noon)
+    twelve_hours(broken, clock, noon, unused_port)
+    lost = [noon + START + number * HOUR for number in OUTAGE]
+    sources = dict(broken.rows("prices", "ts", "source"))
+    assert [ts for ts, source in sources.items() if source == "history" and ts >= noon + START] == lost
+    assert broken.files()["bitcoin_processed.csv"] == usual.files()["bitcoin_processed.csv"]
+    assert broken.rows("alerts", "id") == usual.rows("alerts", "id") == []
+    assert gaps(broken, "first_hour", "last_hour", "state", "tries")[-1] == (lost[0], lost[-1], "healed", 1)
+
+
+def test_a_crash_during_an_outage_raises_nothing_for_the_hours_that_are_filled_in(make_world, noon, clock, unused_port):
+    def crash(name):
+        fallen = [(t, price if t < noon + 3 * HOUR else price * 0.8) for t, price in hourly_points(noon, 10)]
+        return make_world(name, market=RecordedMarket("bitcoin", fallen))
+
+    usual, broken = crash("usual"), crash("broken")
+    twelve_hours(usual, clock, noon)
+    twelve_hours(broken, clock, noon, unused_port)
+    assert broken.files()["bitcoin_processed.csv"] == usual.files()["bitcoin_processed.csv"]
+    assert ("move_1h", noon + 3 * HOUR) in usual.rows("alerts", "rule", "ts")
+    # The first live price after it is a fifth below that of a day ago, and that is news.
+    assert broken.rows("alerts", "rule", "ts") == [("move_24h", noon + 6 * HOUR)]
+
+
+def test_a_backfill_several_at_once_ends_as_one_at_a_time(make_world, noon):
+    """Each run takes its hour from history, and may find that another one has taken it already."""
+    hours = [noon - HOUR * number for number in range(48, 0, -1)]
+
+    def backfill(world, workers):
+        pool_slot = threading.Lock()
+
+        def run(as_of):
+            fetch, append, find, history, append_history = world.ingest_steps(as_of)
+            with pool_slot:
+                fetch()
+            append()
+            find()
+            with pool_slot:
+                history()
+            append_history()
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(run, hours))
+        for step in world.process_steps():
+            step()
+
+    one, several = (make_world(name, s3_prefix=name) for name in ("one", "several"))
+    backfill(one, 1)
+    backfill(several, 8)
+    assert several.files()["bitcoin_processed.csv"] == one.files()["bitcoin_processed.csv"]
+    rows = [
+        sorted(line.split(b",")[:9] for line in world.files()["bitcoin_raw.csv"].splitlines())
+        for world in (one, several)
+    ]
+    assert rows[0] == rows[1]
+    # 48 hours, and those of 3 days before now.
+    assert len(rows[0]) == 1 + 3 * 24
+    assert len(history_requests(one)) == 49
+    for world in (one, several):
+        names = [json.loads(line)["name"] for line in world.files()["archive/manifest.jsonl"].splitlines()]
+        assert len(names) == len(set(names)) == len(history_requests(world))
+        assert {state for (state,) in gaps(world, "state")} == {"healed"}

@@ -1,0 +1,182 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from coinwatch.local.errors import Interrupted, RunError, WrongInput
+from coinwatch.local.processes import Processes, Signals, only_one, tail
+
+INCLUDE = Path(__file__).resolve().parents[3] / "include"
+
+RUN = """
+import os, signal, sys
+from pathlib import Path
+from coinwatch.local.errors import RunError
+from coinwatch.local.processes import Processes, Signals
+
+folder = Path(sys.argv[1])
+try:
+    with Signals() as signals, Processes(signals, patience=0.2) as processes:
+        processes.start("component", [sys.executable, folder / "component.py"], os.environ, folder / "component.log")
+        while True:
+            signals.wait(0.05)
+            processes.check()
+except RunError as error:
+    print(error)
+    raise SystemExit(error.status) from None
+"""
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+
+def note():
+    with open(Path(__file__).with_name("pids"), "a") as pids:
+        pids.write(f"{os.getpid()}\\n")
+
+if sys.argv[1:] == ["orphan"]:
+    # Of a session of its own, deaf, and about to lose its parent.
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif sys.argv[1:] == ["child"]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+else:
+    subprocess.Popen([sys.executable, __file__, "child"])
+    subprocess.run([sys.executable, __file__, "orphan"], start_new_session=False)
+note()
+time.sleep(60)
+"""
+
+
+def wait_for(condition, seconds=20):
+    """Wait until something holds; that it takes too long is a failure."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.01)
+    return value
+
+
+def is_alive(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Start a run with one component; everything of it is killed at the end, should it be left."""
+    started = []
+
+    def start(component):
+        (tmp_path / "component.py").write_text(component)
+        (tmp_path / "run.py").write_text(RUN)
+        environ = {**os.environ, "PYTHONPATH": str(INCLUDE)}
+        command = [sys.executable, tmp_path / "run.py", tmp_path]
+        process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+    for pid in noted(tmp_path):
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def noted(folder):
+    path = folder / "pids"
+    return [int(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process take in orphans")
+def test_children_that_are_deaf_and_orphans_of_another_session_are_gone_after_a_signal(run, tmp_path, number):
+    process = run(STUBBORN)
+    pids = wait_for(lambda: len(found := noted(tmp_path)) == 3 and found)
+    assert all(map(is_alive, pids))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert (process.returncode, output) == (128 + number, f"ended by signal {number}\n")
+    assert [pid for pid in pids if is_alive(pid)] == []
+
+
+def test_a_component_that_ends_takes_the_run_with_it_and_is_reported_with_the_end_of_its_log(run, tmp_path):
+    process = run("print('starting')\nprint('the disk is full')\nraise SystemExit(3)\n")
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert output == (
+        f"component ended with status 3. The end of its log {tmp_path / 'component.log'}:\n"
+        "    starting\n    the disk is full\n"
+    )
+
+
+def test_a_component_that_is_killed_is_reported_by_the_signal(run, tmp_path):
+    process = run(STUBBORN)
+    pids = wait_for(lambda: len(found := noted(tmp_path)) == 3 and found)
+    component = next(pid for pid in pids if psutil.Process(pid).ppid() == process.pid and is_component(pid))
+    os.kill(component, signal.SIGKILL)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert output.rstrip() == f"component was ended by SIGKILL. Its log {tmp_path / 'component.log'} is empty"
+    assert [pid for pid in pids if is_alive(pid)] == []
+
+
+def is_component(pid):
+    return psutil.Process(pid).cmdline()[-1].endswith("component.py")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+def test_the_components_end_even_if_the_run_is_killed(run, tmp_path):
+    process = run(
+        "import os, time, pathlib\npathlib.Path(__file__).with_name('pids').write_text(str(os.getpid()))\n"
+        "time.sleep(60)\n"
+    )
+    pids = wait_for(lambda: noted(tmp_path))
+    process.kill()
+    wait_for(lambda: not any(map(is_alive, pids)))
+
+
+def test_a_step_that_fails_is_reported_with_the_end_of_its_log(tmp_path):
+    processes = Processes(Signals())
+    processes.run("good", [sys.executable, "-c", ""], os.environ, tmp_path / "good.log")
+    with pytest.raises(RunError) as error:
+        processes.run("bad", [sys.executable, "-c", "raise SystemExit('no space')"], os.environ, tmp_path / "bad.log")
+    assert str(error.value) == f"bad ended with status 1. The end of its log {tmp_path / 'bad.log'}:\n    no space"
+
+
+def test_waiting_is_interrupted_by_a_signal_and_the_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted) as error:
+            signals.wait(20)
+    assert error.value.status == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_folder_is_held_by_one_run_at_a_time(tmp_path):
+    with only_one(tmp_path), pytest.raises(WrongInput) as error, only_one(tmp_path):
+        pass
+    assert str(error.value) == (
+        f"a run is using {tmp_path} already (process {os.getpid()}). End that one first, by Ctrl-C or by SIGTERM"
+    )
+    with only_one(tmp_path):
+        pass
+
+
+def test_the_tail_is_the_last_lines_of_a_text_whatever_its_length(tmp_path):
+    path = tmp_path / "log"
+    assert tail(path) == ""
+    path.write_bytes(b"\xff" * 100_000 + b"\nlast but one\nlast\n")
+    assert tail(path, 2) == "last but one\nlast"

@@ -1,0 +1,151 @@
+import hashlib
+from datetime import UTC, datetime
+
+import pytest
+
+from coinwatch.s3.store import (
+    S3Conflict,
+    S3Error,
+    S3Refused,
+    S3Store,
+    archive_key,
+    latest_key,
+    partition_key,
+)
+from coinwatch.sandbox.http import Response, SandboxServer
+
+KEY = "archive/date=2026-11-22/hour=10/20261122T100000Z.json"
+
+
+@pytest.fixture
+def store(s3_client):
+    return S3Store(s3_client, "coinwatch", "team/prices")
+
+
+class Scripted(SandboxServer):
+    """An S3 that gives prepared answers, the last one for ever."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = list(answers)
+        self.asked = []
+
+    def respond(self, request):
+        self.asked.append((request.method, request.path))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def problem(status, code):
+    return Response(status, f"<Error><Code>{code}</Code><Message>said so</Message></Error>".encode())
+
+
+@pytest.fixture
+def store_at(open_s3_client):
+    """A store whose S3 is at another address."""
+    return lambda url: S3Store(open_s3_client(url), "coinwatch")
+
+
+def test_a_partition_lies_under_its_layer_day_and_hour():
+    hour = datetime(2026, 1, 2, 3, tzinfo=UTC)
+    assert partition_key("raw", hour) == "raw/date=2026-01-02/hour=03/prices.csv"
+    assert partition_key("processed", hour) == "processed/date=2026-01-02/hour=03/prices.csv"
+
+
+def test_a_snapshot_lies_under_the_hour_of_the_time_in_its_name():
+    assert archive_key("20261122T100000Z", ".json") == KEY
+    assert archive_key("20261122T235959Z-history-bitcoin-1", ".csv") == (
+        "archive/date=2026-11-22/hour=23/20261122T235959Z-history-bitcoin-1.csv"
+    )
+
+
+def test_a_whole_processed_csv_lies_under_latest():
+    assert latest_key("bitcoin") == "latest/bitcoin_processed.csv"
+
+
+def test_an_object_has_its_content_type_and_its_hash_below_the_prefix(store, s3_client):
+    store.put("latest/bitcoin_processed.csv", b"timestamp\n")
+    found = s3_client.get_object(Bucket="coinwatch", Key="team/prices/latest/bitcoin_processed.csv")
+    assert found["Body"].read() == b"timestamp\n"
+    assert found["ContentType"] == "text/csv; charset=utf-8"
+    assert found["Metadata"] == {"sha256": hashlib.sha256(b"timestamp\n").hexdigest()}
+
+
+def test_an_object_can_be_written_over(store, s3_client):
+    store.put(KEY, b"old")
+    store.put(KEY, b"new")
+    assert s3_client.get_object(Bucket="coinwatch", Key=store.full_key(KEY))["Body"].read() == b"new"
+
+
+def test_what_is_written_once_may_be_written_again_with_the_same_content(store, s3_client):
+    store.put_once(KEY, b"{}")
+    store.put_once(KEY, b"{}")
+    assert s3_client.get_object(Bucket="coinwatch", Key=store.full_key(KEY))["Body"].read() == b"{}"
+
+
+def test_what_is_written_once_is_never_replaced_and_the_error_names_both_hashes(store, s3_client):
+    store.put_once(KEY, b"ours")
+    with pytest.raises(S3Conflict) as caught:
+        store.put_once(KEY, b"theirs")
+    text = str(caught.value)
+    assert f"s3://coinwatch/team/prices/{KEY}" in text
+    assert hashlib.sha256(b"ours").hexdigest() in text
+    assert hashlib.sha256(b"theirs").hexdigest() in text
+    assert not caught.value.retryable
+    assert s3_client.get_object(Bucket="coinwatch", Key=store.full_key(KEY))["Body"].read() == b"ours"
+
+
+def test_an_object_of_unknown_hash_is_a_conflict(store, s3_client):
+    s3_client.put_object(Bucket="coinwatch", Key=store.full_key(KEY), Body=b"{}")
+    with pytest.raises(S3Conflict, match="SHA-256 unknown"):
+        store.put_once(KEY, b"{}")
+
+
+def test_a_racing_write_is_tried_again(store_at):
+    with Scripted(problem(409, "ConditionalRequestConflict"), Response(200, b"")) as s3:
+        store_at(s3.origin).put_once(KEY, b"{}")
+    assert s3.asked == [("PUT", f"/coinwatch/{KEY}".replace("=", "%3D"))] * 2
+
+
+def test_a_race_that_does_not_end_is_given_up_for_this_time(store_at):
+    with (
+        Scripted(problem(409, "ConditionalRequestConflict")) as s3,
+        pytest.raises(S3Error, match="somebody else keeps writing it; it is tried again later") as caught,
+    ):
+        store_at(s3.origin).put_once(KEY, b"{}")
+    assert len(s3.asked) == 5
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("write", ["put", "put_once"])
+def test_a_missing_bucket_is_named_with_what_to_do(s3_client, write):
+    with pytest.raises(S3Refused) as caught:
+        getattr(S3Store(s3_client, "nobodys"), write)(KEY, b"{}")
+    assert str(caught.value) == (
+        f"s3://nobodys/{KEY} was not written: NoSuchBucket: The specified bucket does not exist. Create the bucket, or "
+        "correct COINWATCH_S3_BUCKET"
+    )
+    assert not caught.value.retryable
+
+
+def test_credentials_that_may_not_write_are_not_tried_again(store_at):
+    with Scripted(problem(403, "AccessDenied")) as s3, pytest.raises(S3Refused) as caught:
+        store_at(s3.origin).put(KEY, b"{}")
+    assert str(caught.value) == (
+        f"s3://coinwatch/{KEY} was not written: AccessDenied: said so. The credentials (connection aws_default) may "
+        "not write there"
+    )
+
+
+def test_an_outage_of_s3_is_tried_again_later(store_at):
+    with Scripted(problem(503, "SlowDown")) as s3, pytest.raises(S3Error) as caught:
+        store_at(s3.origin).put(KEY, b"{}")
+    assert str(caught.value) == (f"s3://coinwatch/{KEY} was not written: SlowDown: said so. It is tried again later")
+    assert caught.value.retryable
+
+
+def test_an_endpoint_that_does_not_answer_is_named_with_what_to_check(store_at, unused_port):
+    with pytest.raises(S3Error) as caught:
+        store_at(f"http://127.0.0.1:{unused_port}").put(KEY, b"{}")
+    assert f"s3://coinwatch/{KEY} was not written: Could not connect to the endpoint URL" in str(caught.value)
+    assert "check the connection aws_default (credentials, region, endpoint_url)" in str(caught.value)
+    assert caught.value.retryable

@@ -1,0 +1,388 @@
+import hashlib
+import logging
+import os
+import signal
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from sqlalchemy import delete, insert, select
+
+from coinwatch.record import RAW_COLUMNS, RawPrice
+from coinwatch.rules import load_rules
+from coinwatch.s3 import uploads
+from coinwatch.s3.store import S3Conflict, S3Error, S3Store
+from coinwatch.s3.uploads import (
+    FileMissing,
+    list_all_partitions,
+    upload_archive,
+    upload_latest,
+    upload_partitions,
+)
+from coinwatch.settings import PROJECT_DIR
+from coinwatch.times import HOUR, format_time
+from coinwatch.warehouse import schema
+from coinwatch.warehouse.engine import open_warehouse
+from coinwatch.warehouse.load import mark_uploads, store_raw_prices
+
+TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
+NOW = TEN + timedelta(hours=5)
+RULES = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
+
+
+@pytest.fixture
+def store(s3_client):
+    return S3Store(s3_client, "coinwatch", "team")
+
+
+class Watched:
+    """A client that calls something before each object that it puts; from several threads, one at a time."""
+
+    def __init__(self, client, before):
+        self._client, self._before = client, before
+        self._lock = threading.Lock()
+        self.puts = 0
+
+    def put_object(self, **arguments):
+        with self._lock:
+            self._before(self.puts, arguments["Key"])
+            self.puts += 1
+        return self._client.put_object(**arguments)
+
+    def head_object(self, **arguments):
+        return self._client.head_object(**arguments)
+
+
+def count(client):
+    return Watched(client, lambda *_: None)
+
+
+def price(moment=TEN, text="84012.50", source="live", coin="bitcoin"):
+    time = format_time(moment)
+    return RawPrice(time, coin, "usd", text, "1e3", "", "-1.4", time, time, source, "s")
+
+
+def add(warehouse, *rows):
+    """Store raw prices and a statistic for each."""
+    with warehouse.begin() as connection:
+        store_raw_prices(connection, rows, RULES, rows[0].moment)
+        for row in rows:
+            c = schema.price_statistics.c
+            key = (c.coin == row.coin, c.currency == row.currency, c.ts == row.moment)
+            connection.execute(delete(schema.price_statistics).where(*key))
+            connection.execute(insert(schema.price_statistics).values(statistic(row)))
+        mark_uploads(connection, "processed", (row.moment for row in rows))
+
+
+def statistic(row):
+    return {
+        "coin": row.coin,
+        "currency": row.currency,
+        "ts": row.moment,
+        "price": 1,
+        "points_24h": 2,
+        "rolling_mean_24h": 0.1,
+        "rolling_std_24h": None,
+        "zscore_24h": 1e-07,
+        "change_1h_pct": -1.5,
+        "change_24h_pct": None,
+        "sigma_1h_pct": 0.30000000000000004,
+        "sigma_samples": 7,
+        "sigma_variance": 0.5,
+    }
+
+
+def objects(client, prefix="team/"):
+    """What the bucket has: key → text."""
+    found = {}
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="coinwatch"):
+        for item in page.get("Contents", ()):
+            body = client.get_object(Bucket="coinwatch", Key=item["Key"])["Body"].read()
+            found[item["Key"].removeprefix(prefix)] = body.decode()
+    return found
+
+
+def ledger(warehouse):
+    with warehouse.begin() as connection:
+        rows = connection.execute(select(schema.s3_objects.c.key, schema.s3_objects.c.sha256))
+        return {row.key.removeprefix("team/"): row.sha256 for row in rows}
+
+
+def pending(warehouse):
+    with warehouse.begin() as connection:
+        return [tuple(row) for row in connection.execute(select(schema.pending_uploads).order_by("layer", "hour"))]
+
+
+def hashes(found):
+    return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in found.items()}
+
+
+def test_a_partition_has_exactly_the_rows_of_its_hour_as_the_files_have_them(warehouse, store, s3_client):
+    add(
+        warehouse,
+        price(coin="ethereum", text="6.44e-06"),
+        price(TEN + timedelta(minutes=59, seconds=59)),
+        price(TEN, source="history", text="84000"),
+        price(TEN),
+        price(TEN + HOUR),
+    )
+    assert upload_partitions(warehouse, store, NOW) == {"raw": 2, "processed": 2}
+    found = objects(s3_client)
+    header = ",".join(RAW_COLUMNS)
+    assert found["raw/date=2026-11-22/hour=10/prices.csv"].splitlines() == [
+        header,
+        "2026-11-22T10:00:00Z,bitcoin,usd,84000,1e3,,-1.4,2026-11-22T10:00:00Z,2026-11-22T10:00:00Z,history,s",
+        "2026-11-22T10:00:00Z,bitcoin,usd,84012.50,1e3,,-1.4,2026-11-22T10:00:00Z,2026-11-22T10:00:00Z,live,s",
+        "2026-11-22T10:59:59Z,bitcoin,usd,84012.50,1e3,,-1.4,2026-11-22T10:59:59Z,2026-11-22T10:59:59Z,live,s",
+        "2026-11-22T10:00:00Z,ethereum,usd,6.44e-06,1e3,,-1.4,2026-11-22T10:00:00Z,2026-11-22T10:00:00Z,live,s",
+    ]
+    assert found["processed/date=2026-11-22/hour=10/prices.csv"] == (
+        "timestamp,coin,currency,price,points_24h,rolling_mean_24h,rolling_std_24h,zscore_24h,change_1h_pct,"
+        "change_24h_pct,sigma_1h_pct,sigma_samples\n"
+        "2026-11-22T10:00:00Z,bitcoin,usd,84012.50,2,0.1,,1e-07,-1.5,,0.30000000000000004,7\n"
+        "2026-11-22T10:00:00Z,ethereum,usd,6.44e-06,2,0.1,,1e-07,-1.5,,0.30000000000000004,7\n"
+        "2026-11-22T10:59:59Z,bitcoin,usd,84012.50,2,0.1,,1e-07,-1.5,,0.30000000000000004,7\n"
+    )
+    assert sum(text.count("\n") - 1 for key, text in found.items() if key.startswith("raw/")) == 5
+    assert ledger(warehouse) == hashes(found)
+    assert pending(warehouse) == []
+
+
+def test_a_partition_is_written_again_only_when_its_content_changed(warehouse, s3_client):
+    add(warehouse, price(), price(TEN + HOUR))
+    upload_partitions(warehouse, S3Store(s3_client, "coinwatch", "team"), NOW)
+    with warehouse.begin() as connection:
+        list_all_partitions(connection)
+    client = count(s3_client)
+    again = S3Store(client, "coinwatch", "team")
+    assert upload_partitions(warehouse, again, NOW) == {}
+    assert client.puts == 0
+    add(warehouse, price(TEN + HOUR, text="1"))
+    assert upload_partitions(warehouse, again, NOW) == {"raw": 1, "processed": 1}
+    assert client.puts == 2
+    assert pending(warehouse) == []
+
+
+def test_the_ledger_of_one_bucket_says_nothing_of_another(warehouse, store, s3_client):
+    add(warehouse, price())
+    upload_partitions(warehouse, store, NOW)
+    s3_client.create_bucket(Bucket="second")
+    with warehouse.begin() as connection:
+        list_all_partitions(connection)
+    assert upload_partitions(warehouse, S3Store(s3_client, "second"), NOW) == {"raw": 1, "processed": 1}
+
+
+def test_an_hour_that_lost_its_rows_is_emptied_and_one_that_never_had_any_is_not_made(warehouse, store, s3_client):
+    add(warehouse, price())
+    upload_partitions(warehouse, store, NOW)
+    with warehouse.begin() as connection:
+        connection.execute(delete(schema.raw_prices))
+        mark_uploads(connection, "raw", [TEN, TEN + HOUR])
+    assert upload_partitions(warehouse, store, NOW) == {"raw": 1}
+    assert {key: text for key, text in objects(s3_client).items() if key.startswith("raw/")} == {
+        "raw/date=2026-11-22/hour=10/prices.csv": ",".join(RAW_COLUMNS) + "\n"
+    }
+    assert pending(warehouse) == []
+
+
+def test_a_row_that_comes_while_its_hour_is_uploaded_is_uploaded_by_the_next_run(warehouse, s3_client):
+    add(warehouse, price())
+
+    def another_row(number, _):
+        if number == 0:
+            add(warehouse, price(TEN + timedelta(minutes=30)))
+
+    assert upload_partitions(warehouse, S3Store(Watched(s3_client, another_row), "coinwatch", "team"), NOW) == {
+        "raw": 1,
+        "processed": 1,
+    }
+    assert pending(warehouse) == [("processed", TEN), ("raw", TEN)]
+    upload_partitions(warehouse, S3Store(s3_client, "coinwatch", "team"), NOW)
+    found = objects(s3_client)
+    assert [text.count("\n") for text in found.values()] == [3, 3]
+    assert ledger(warehouse) == hashes(found)
+    assert pending(warehouse) == []
+
+
+@pytest.mark.parametrize("killed_before", [0, 1, 4, 9])
+def test_a_kill_between_uploads_costs_nothing(
+    warehouse, warehouse_url, s3_url, open_s3_client, s3_client, kill_at_line, monkeypatch, killed_before
+):
+    monkeypatch.setattr(uploads, "_BATCH", 2)
+    monkeypatch.setattr(uploads, "THREADS", 1)
+    add(warehouse, *(price(TEN + number * HOUR) for number in range(5)))
+    warehouse.dispose()
+
+    def kill(number, _):
+        if number == killed_before:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def upload_and_die():
+        # A process of its own has its own connections.
+        client = open_s3_client(s3_url)
+        upload_partitions(open_warehouse(warehouse_url), S3Store(Watched(client, kill), "coinwatch", "team"), NOW)
+
+    assert kill_at_line(upload_and_die, 0)
+    assert len(objects(s3_client)) == killed_before
+    # Noted is what was whole in its batch; on the list stands the rest.
+    assert len(ledger(warehouse)) == killed_before // 2 * 2
+    assert len(pending(warehouse)) == 10 - killed_before // 2 * 2
+    client = count(s3_client)
+    upload_partitions(warehouse, S3Store(client, "coinwatch", "team"), NOW)
+    assert client.puts == 10 - killed_before // 2 * 2
+    found = objects(s3_client)
+    assert len(found) == 10
+    assert ledger(warehouse) == hashes(found)
+    assert pending(warehouse) == []
+
+
+def test_an_outage_stops_the_uploads_keeps_what_went_well_and_the_next_run_does_the_rest(
+    warehouse, s3_client, monkeypatch
+):
+    monkeypatch.setattr(uploads, "THREADS", 1)
+    add(warehouse, *(price(TEN + number * HOUR) for number in range(5)))
+    asked = []
+
+    def fail_from_the_fourth_on(number, key):
+        asked.append(key)
+        if number == 3:
+            raise EndpointConnectionError(endpoint_url="http://s3")
+
+    with pytest.raises(S3Error, match="is tried again later"):
+        upload_partitions(warehouse, S3Store(Watched(s3_client, fail_from_the_fourth_on), "coinwatch", "team"), NOW)
+    assert len(asked) == 4
+    assert ledger(warehouse) == hashes(objects(s3_client))
+    assert len(pending(warehouse)) == 10 - len(ledger(warehouse))
+    upload_partitions(warehouse, S3Store(s3_client, "coinwatch", "team"), NOW)
+    assert len(objects(s3_client)) == 10
+    assert pending(warehouse) == []
+
+
+def test_a_bug_in_a_thread_is_not_swallowed(warehouse, s3_client):
+    add(warehouse, price())
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        upload_partitions(warehouse, S3Store(Watched(s3_client, fail), "coinwatch"), NOW)
+    assert len(pending(warehouse)) == 2
+
+
+def test_long_work_shows_progress(warehouse, store, monkeypatch, caplog):
+    monkeypatch.setattr(uploads, "_BATCH", 4)
+    add(warehouse, *(price(TEN + number * HOUR) for number in range(3)))
+    caplog.set_level(logging.INFO, "coinwatch.s3.uploads")
+    upload_partitions(warehouse, store, NOW)
+    assert caplog.messages == ["4 of 6 partitions are done", "6 of 6 partitions are done"]
+
+
+def test_hours_far_apart_are_read_each_by_itself():
+    days = [TEN, TEN + HOUR, TEN + 5 * HOUR, TEN + 7 * HOUR, TEN + 8 * HOUR]
+    assert list(uploads._stretches(days)) == [
+        (TEN, TEN + HOUR),
+        (TEN + 5 * HOUR, TEN + 5 * HOUR),
+        (TEN + 7 * HOUR, TEN + 8 * HOUR),
+    ]
+    assert list(uploads._stretches([])) == []
+
+
+def test_partitions_of_every_price_and_statistic_can_be_listed(warehouse):
+    add(warehouse, price(TEN + timedelta(minutes=3)), price(TEN + 30 * HOUR))
+    with warehouse.begin() as connection:
+        connection.execute(delete(schema.pending_uploads))
+        list_all_partitions(connection)
+    assert pending(warehouse) == [
+        ("processed", TEN),
+        ("processed", TEN + 30 * HOUR),
+        ("raw", TEN),
+        ("raw", TEN + 30 * HOUR),
+    ]
+
+
+@pytest.fixture
+def archive(tmp_path):
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for name in ("20261122T100000Z", "20261122T110000Z-history-bitcoin"):
+        (folder / f"{name}.json").write_bytes(b'{"price": 1}')
+        (folder / f"{name}.csv").write_bytes(name.encode())
+    return folder
+
+
+NAMES = ["20261122T100000Z", "20261122T110000Z-history-bitcoin"]
+
+
+def test_snapshots_are_uploaded_once_with_both_files(warehouse, s3_client, archive):
+    client = count(s3_client)
+    store = S3Store(client, "coinwatch", "team")
+    assert upload_archive(warehouse, store, archive, NAMES, NOW) == 4
+    assert upload_archive(warehouse, store, archive, NAMES, NOW) == 0
+    assert client.puts == 4
+    assert objects(s3_client) == {
+        "archive/date=2026-11-22/hour=10/20261122T100000Z.json": '{"price": 1}',
+        "archive/date=2026-11-22/hour=10/20261122T100000Z.csv": "20261122T100000Z",
+        "archive/date=2026-11-22/hour=11/20261122T110000Z-history-bitcoin.json": '{"price": 1}',
+        "archive/date=2026-11-22/hour=11/20261122T110000Z-history-bitcoin.csv": "20261122T110000Z-history-bitcoin",
+    }
+    assert ledger(warehouse) == hashes(objects(s3_client))
+
+
+def test_snapshots_that_s3_took_but_the_ledger_does_not_know_are_noted(warehouse, store, s3_client, archive):
+    upload_archive(warehouse, store, archive, NAMES, NOW)
+    with warehouse.begin() as connection:
+        connection.execute(delete(schema.s3_objects))
+    upload_archive(warehouse, store, archive, NAMES, NOW)
+    assert ledger(warehouse) == hashes(objects(s3_client))
+
+
+def test_a_snapshot_that_s3_has_otherwise_does_not_keep_the_others_from_it(
+    warehouse, store, s3_client, archive, monkeypatch
+):
+    monkeypatch.setattr(uploads, "_BATCH", 1)
+    taken = "archive/date=2026-11-22/hour=10/20261122T100000Z.json"
+    store.put_once(taken, b"something else")
+    with pytest.raises(S3Conflict, match=taken):
+        upload_archive(warehouse, store, archive, NAMES, NOW)
+    found = objects(s3_client)
+    assert found.pop(taken) == "something else"
+    assert len(found) == 3
+    assert ledger(warehouse) == hashes(found)
+
+
+def test_a_snapshot_that_was_lost_here_does_not_keep_the_others_from_s3(warehouse, store, s3_client, archive):
+    lost = archive / "20261122T100000Z.csv"
+    lost.unlink()
+    with pytest.raises(FileMissing) as caught:
+        upload_archive(warehouse, store, archive, NAMES, NOW)
+    assert str(caught.value) == (
+        f"{lost} is not there, although the manifest names snapshot 20261122T100000Z: bring it back from a backup"
+    )
+    assert not caught.value.retryable
+    assert len(objects(s3_client)) == len(ledger(warehouse)) == 3
+
+
+def test_an_outage_is_told_before_what_concerns_one_snapshot(warehouse, archive, s3_client, monkeypatch):
+    monkeypatch.setattr(uploads, "THREADS", 1)
+    (archive / "20261122T100000Z.json").unlink()
+
+    def fail(*_):
+        raise EndpointConnectionError(endpoint_url="http://s3")
+
+    with pytest.raises(S3Error, match="is tried again later"):
+        upload_archive(warehouse, S3Store(Watched(s3_client, fail), "coinwatch"), archive, NAMES, NOW)
+    assert ledger(warehouse) == {}
+
+
+def test_the_whole_processed_csv_is_uploaded_over_the_one_before(store, s3_client, tmp_path):
+    path = tmp_path / "bitcoin_processed.csv"
+    for content in (b"old\n", b"new\n"):
+        path.write_bytes(content)
+        assert upload_latest(store, "bitcoin", path) == 4
+    assert objects(s3_client) == {"latest/bitcoin_processed.csv": "new\n"}
+
+
+def test_a_processed_csv_that_was_never_written_says_who_writes_it(store, tmp_path):
+    with pytest.raises(FileMissing, match=r"none\.csv yet: process_prices writes it"):
+        upload_latest(store, "bitcoin", tmp_path / "none.csv")

@@ -1,0 +1,90 @@
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coinwatch.quarantine.screening import Decision, Standing, Value, outliers, screen
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def values(*prices):
+    return [
+        Value(START + timedelta(hours=number), None if price is None else Decimal(str(price)))
+        for number, price in enumerate(prices)
+    ]
+
+
+@pytest.fixture
+def decide(rules):
+    """What becomes of values after one of 100: 'a' for accepted, 'h' for held, 'r' and a number for releasing."""
+
+    def decide(*prices):
+        first, *others = values(100, *prices)
+        decisions, _ = screen(Standing(accepted=first), others, rules.defaults.bad_value)
+        return [f"r{len(decision.released)}" if decision.released else decision.verdict[0] for decision in decisions]
+
+    return decide
+
+
+def test_a_value_far_from_the_one_before_is_held_back_with_its_reason(rules):
+    first, second = values(100, 1000)
+    assert screen(Standing(accepted=first), [second], rules.defaults.bad_value) == (
+        [Decision(second, "held", "it is 900.0 % above the price before, 100")],
+        Standing(accepted=first, held=(second,)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("prices", "decided"),
+    [
+        pytest.param([125, 94], ["a", "a"], id="25 percent is allowed"),
+        pytest.param([125.1], ["h"], id="more is not"),
+        pytest.param([None, 0.5, 100], ["h", "h", "a"], id="no number, and a decimal shift"),
+        pytest.param([60, 60, 60], ["h", "h", "r2"], id="three that agree are believed"),
+        pytest.param([60, 62.9, 60], ["h", "h", "r2"], id="within 5 percent"),
+        pytest.param([60, 63.1, 60], ["h", "h", "h"], id="further apart they do not agree"),
+        pytest.param([60, 60, 100, 60], ["h", "h", "a", "h"], id="a price in line parts them"),
+        pytest.param([60, None, 60, 60], ["h", "h", "h", "h"], id="and so does no number"),
+        pytest.param([1000, 60, 60, 60], ["h", "h", "h", "r2"], id="one that does not agree stays held back"),
+        pytest.param([60, 60, 60, 59, 100], ["h", "h", "r2", "a", "h"], id="the new level is what counts then"),
+    ],
+)
+def test_what_is_accepted_held_back_and_released(decide, prices, decided):
+    assert decide(*prices) == decided
+
+
+def test_the_first_value_of_all_is_accepted(rules):
+    assert screen(Standing(), values(5), rules.defaults.bad_value)[0] == [Decision(values(5)[0], "accepted")]
+
+
+@given(prices=st.lists(st.sampled_from([None, 100, 101, 60, 61, 62, 1000]), max_size=30), data=st.data())
+def test_one_by_one_it_is_the_same_as_all_at_once(prices, data, rules):
+    rule = rules.defaults.bad_value
+    pulls = values(*prices)
+    whole, end = screen(Standing(), pulls, rule)
+    parts, standing = [], Standing()
+    while pulls:
+        some = data.draw(st.integers(1, len(pulls)))
+        decisions, standing = screen(standing, pulls[:some], rule)
+        parts += decisions
+        pulls = pulls[some:]
+    assert (parts, standing) == (whole, end)
+
+
+@pytest.mark.parametrize(
+    ("prices", "alone"),
+    [
+        pytest.param([100, 1000, 101], [1], id="ten times"),
+        pytest.param([100, 10, 101], [1], id="a tenth"),
+        pytest.param([100, 60, 60, 61], [], id="a new level has a neighbour"),
+        pytest.param([1000, 100, 101], [], id="the first has no one before it"),
+        pytest.param([100, 124, 101], [], id="near enough"),
+    ],
+)
+def test_a_point_of_history_that_stands_alone_is_found(rules, prices, alone):
+    points = [Decimal(price) for price in prices]
+    assert outliers(points, [False] * len(points), rules.defaults.bad_value) == alone
+    assert outliers(points, [True] * len(points), rules.defaults.bad_value) == []
