@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from coinwatch.errors import WrongOrder
+from coinwatch.errors import InvalidAction
 from coinwatch.health.checks import Watch
 from coinwatch.ingest.poll import NoPrice
 from coinwatch.quarantine.review import Review
@@ -166,7 +166,7 @@ def test_an_operator_rejects_a_value_and_it_agrees_with_none_after_it(hours, noo
 )
 def test_what_cannot_be_decided_says_what_can(hours, clock, order, said):
     world = hours(1, 0.7)
-    with pytest.raises(WrongOrder, match=said):
+    with pytest.raises(InvalidAction, match=said):
         review(world, clock).decide(order, "run")
 
 
@@ -176,7 +176,7 @@ def test_a_value_that_is_no_number_cannot_be_released(hours, noon, clock):
     clock.now = noon + HOUR
     with pytest.raises(NoPrice, match="no price"):
         world.ingest().fetch_prices(clock.now)
-    with pytest.raises(WrongOrder, match="can be no price; reject it instead"):
+    with pytest.raises(InvalidAction, match="can be no price; reject it instead"):
         review(world, clock).decide(params("release", "bitcoin"), "run")
 
 
