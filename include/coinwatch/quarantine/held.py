@@ -96,9 +96,9 @@ def screen_live(connection: Connection, series: Series, rules: RuleBook, now: da
 def _standings(connection: Connection, before: Mapping[tuple[str, str], datetime]) -> dict[tuple[str, str], Standing]:
     """Return what screening remembers of each coin and currency before a time at which it has a live raw price."""
     standings = dict.fromkeys(before, Standing())
-    newest = (
-        select(func.max(_p.ts)).where(_p.coin == _r.coin, _p.currency == _r.currency, _p.ts < _r.ts).scalar_subquery()
-    )
+    earlier = schema.prices.alias().c
+    same_series = (earlier.coin == _r.coin, earlier.currency == _r.currency)
+    newest = select(func.max(earlier.ts)).where(*same_series, earlier.ts < _r.ts).scalar_subquery()
     for (currency, moment), coins in _grouped(before).items():
         prices = schema.prices.join(
             schema.raw_prices, (_p.coin == _r.coin) & (_p.currency == _r.currency) & (_p.ts == newest)

@@ -80,7 +80,7 @@ def _parse(path: Path, new: NewLines) -> list[RawPrice]:
         rows = list(parse_raw_prices(lines.decode()))
         for row in rows:
             _check(row)
-    except (ValueError, InvalidOperation) as error:
+    except ValueError as error:
         raise RawLogError(
             f"{path} has an unexpected line after byte {new.start}: {error}. Remove it; the lines before that byte are "
             "stored"
@@ -91,7 +91,11 @@ def _parse(path: Path, new: NewLines) -> list[RawPrice]:
 def _check(row: RawPrice) -> None:
     if format_time(row.moment) != row.timestamp:
         raise ValueError(f"the timestamp {row.timestamp!r} is not written as {format_time(row.moment)}")
-    if not Decimal(row.price) > 0:
+    try:
+        is_positive = Decimal(row.price) > 0
+    except InvalidOperation:
+        raise ValueError(f"the price {row.price!r} is not a number") from None
+    if not is_positive:
         raise ValueError(f"the price {row.price!r} is not positive")
 
 
