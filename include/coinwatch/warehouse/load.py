@@ -3,7 +3,6 @@
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -34,6 +33,8 @@ CHUNK_BYTES = 4_000_000
 RAW_LOG_CHANGED = "raw_log_changed"
 """Key of the pipeline issue."""
 
+_TEXTS = [column.name for column in schema.raw_prices.c if column.name != "ts"]
+
 
 def load_raw_prices(app: "App") -> dict[str, int]:
     """Load new lines of all raw logs into the warehouse, chunk by chunk.
@@ -46,6 +47,7 @@ def load_raw_prices(app: "App") -> dict[str, int]:
     """
     unread = {f"raw:{coin}": app.settings.raw_path(coin) for coin in app.settings.coins}
     loaded = Counter(dict.fromkeys(app.settings.coins, 0))
+    reread: list[str] = []
     errors: list[str] = []
     while unread:
         with app.warehouse.begin() as connection:
@@ -66,7 +68,8 @@ def load_raw_prices(app: "App") -> dict[str, int]:
                     unread.pop(new.log, None)
             changed = store_raw_prices(connection, rows, app.rules, app.clock())
             commit_positions(connection, parsed)
-            _report_changed_logs(connection, [new for new in parsed if new.restarted], app.clock())
+            reread += [new.restarted for new in parsed if new.restarted]
+            _report_reread_logs(connection, reread, app.clock())
         loaded.update(row.coin for row in changed)
         log.info("%d raw logs: %d lines read, %d of them new or changed", len(chunk), len(rows), len(changed))
     if errors:
@@ -99,18 +102,17 @@ def _check(row: RawPrice) -> None:
         raise ValueError(f"the price {row.price!r} is not positive")
 
 
-def _report_changed_logs(connection: Connection, changed: Sequence[NewLines], now: datetime) -> None:
-    """Report raw logs that are read again; resolve the issue once operators know of it and no log has changed since."""
-    for new in changed:
-        log.warning("%s; it is read again from its beginning, which stores nothing twice", new.restarted)
-    if changed:
+def _report_reread_logs(connection: Connection, reasons: Sequence[str], now: datetime) -> None:
+    """Report logs that are read again; once operators know of it and no other log is, the issue is resolved."""
+    if reasons:
+        log.warning("read again from the beginning, storing nothing twice: %s", "; ".join(reasons))
         issues.report(
             connection,
             RAW_LOG_CHANGED,
             title="A raw log was changed",
-            detail="; ".join(new.restarted for new in changed[:10]) + ("; …" if len(changed) > 10 else ""),
-            action="Find out who changed it. Nothing is lost: the log is read again, and rows that are missing in it "
-            "stay in the warehouse; replay_archive rebuilds it from the snapshots.",
+            detail="; ".join(reasons[:10]) + ("; …" if len(reasons) > 10 else ""),
+            action="Find out who changed it. Nothing is lost: it is read again, and the warehouse keeps its rows. "
+            "`replay_archive` rebuilds the log from the snapshots.",
             at=now,
         )
         return
@@ -134,9 +136,8 @@ def store_raw_prices(
         The lines that are new or changed.
     """
     by_key = {(row.coin, row.currency, row.moment, row.source): row for row in rows}
-    values = [{**asdict(row), "ts": key[2]} for key, row in by_key.items()]
-    for each in values:
-        del each["timestamp"]
+    # asdict() copies each value; a long log has millions of them.
+    values = [{"ts": ts, **{name: getattr(row, name) for name in _TEXTS}} for (_, _, ts, _), row in by_key.items()]
     keys = {tuple(key) for key in upsert_changed(connection, schema.raw_prices, values)}
     changed = {key: row for key, row in by_key.items() if key in keys}
     mark_uploads(connection, "raw", (ts for _, _, ts, _ in changed))

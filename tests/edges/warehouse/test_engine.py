@@ -68,7 +68,9 @@ def test_a_warehouse_is_opened_again_with_all_that_it_has(warehouse_url):
 def test_a_warehouse_of_a_newer_version_is_left_alone(warehouse, warehouse_url):
     with warehouse.begin() as connection:
         connection.execute(text("UPDATE coinwatch_version SET version_num = '9999'"))
-    with pytest.raises(WarehouseError, match=f"schema version 9999, newer than the {schema.VERSION} of this Coinwatch: upgrade"):
+    with pytest.raises(
+        WarehouseError, match=f"schema version 9999, newer than the {schema.VERSION} of this Coinwatch: upgrade"
+    ):
         open_warehouse(warehouse_url)
 
 
@@ -142,7 +144,9 @@ def test_the_database_says_it_too(warehouse):
 def test_an_upsert_returns_the_keys_that_are_new_or_changed(warehouse):
     rows = [price(ts=TEN + timedelta(hours=hour)) for hour in range(2000)]
     with warehouse.begin() as connection:
-        assert sorted(upsert_changed(connection, schema.prices, rows)) == [("bitcoin", "usd", row["ts"]) for row in rows]
+        assert sorted(upsert_changed(connection, schema.prices, rows)) == [
+            ("bitcoin", "usd", row["ts"]) for row in rows
+        ]
         assert upsert_changed(connection, schema.prices, rows) == []
         assert upsert_changed(connection, schema.prices, []) == []
         rows[7]["market_cap"], rows[8]["price"] = Decimal(5), Decimal(6)
