@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -61,9 +61,8 @@ def draw(series: Sequence[Series], title: str, begin: datetime, rule: DayMoveRul
         axes.text(0.5, 0.5, "no prices", transform=axes.transAxes, ha="center")
     else:
         _plot(axes, series, history, shown, rule)
-        locator = dates.AutoDateLocator()
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+        short = dates.ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]  # its library's
+        axes.xaxis.set_major_formatter(short)
         figure.legend(loc="outside lower left", ncols=8, frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format=file_format, dpi=110)
@@ -87,8 +86,12 @@ def _plot(
             alerts = [alert for alert in each.alerts if alert.incident.is_open and _kind(alert) == kind]
             # A value out of the range, such as ten times the price, is marked at the edge.
             prices = [min(max(alert.price or top, bottom), top) for alert in alerts]
-            style = {"facecolor": color if filled else "none", "edgecolor": color, "label": kind if filled else None}
-            axes.scatter([alert.ts for alert in alerts], prices, s=size, zorder=3, clip_on=False, **style)
+            style: dict[str, Any] = {
+                "facecolor": color if filled else "none",
+                "edgecolor": color,
+                "label": kind if filled else None,
+            }
+            axes.scatter(np.array([alert.ts for alert in alerts]), prices, s=size, zorder=3, clip_on=False, **style)
     axes.set_ylim(bottom, top)
     axes.margins(x=0.01)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from coinwatch.archive.raw_log import RawLogError, strip_header
 from coinwatch.health import issues
-from coinwatch.quarantine.held import Series, screen_history, screen_live
+from coinwatch.quarantine.held import screen_history, screen_live
 from coinwatch.record import RawPrice, parse_raw_prices
 from coinwatch.rules import RuleBook
 from coinwatch.times import format_time
@@ -141,7 +141,8 @@ def store_raw_prices(
     keys = {tuple(key) for key in upsert_changed(connection, schema.raw_prices, values)}
     changed = {key: row for key, row in by_key.items() if key in keys}
     mark_uploads(connection, "raw", (ts for _, _, ts, _ in changed))
-    series: dict[str, Series] = {"history": defaultdict(dict), "live": defaultdict(dict)}
+    series: dict[str, dict[tuple[str, str], dict[datetime, RawPrice]]]
+    series = {"history": defaultdict(dict), "live": defaultdict(dict)}
     for (coin, currency, ts, source), row in changed.items():
         series[source][coin, currency][ts] = row
     # History first: a live price is compared with the price before it.

@@ -112,4 +112,4 @@ def _tail_changed(path: Path, position: Row[Any]) -> bool:
         return False
     with path.open("rb") as file:
         file.seek(position.position - position.tail_length)
-        return hashlib.sha256(file.read(position.tail_length)).hexdigest() != position.tail_sha256
+        return bool(hashlib.sha256(file.read(position.tail_length)).hexdigest() != position.tail_sha256)

@@ -48,7 +48,7 @@ def clear_work(connection: Connection, step: Step, currency: str, done: Mapping[
     connection.execute(statement, [{"done_coin": coin, "done_since": since} for coin, since in done.items()])
 
 
-def mark_uploads(connection: Connection, layer: Literal["raw", "processed"], moments: Iterable[datetime]) -> None:
-    """Mark the S3 partitions of some rows' times as changed."""
+def mark_uploads(connection: Connection, layer: str, moments: Iterable[datetime]) -> None:
+    """Mark the S3 partitions of some rows' times as changed, in the layer ``raw`` or ``processed``."""
     hours = {floor_hour(moment) for moment in moments}
     upsert(connection, schema.pending_uploads, [{"layer": layer, "hour": hour} for hour in sorted(hours)])
