@@ -26,13 +26,14 @@ class NewLines:
         lines: Whole lines; a torn last one waits for its end.
         start: Byte at which they start.
         restarted: Why the log is read again from its beginning; empty if it is not.
+        tail: The bytes before the end of these lines, to compare the next time.
     """
 
     log: str
     lines: bytes
     start: int
     restarted: str
-    _tail: bytes
+    tail: bytes
 
     def commit(self, connection: Connection) -> None:
         """Store the position after these lines, in the caller's transaction."""
@@ -73,8 +74,8 @@ def commit_positions(connection: Connection, read: Sequence[NewLines]) -> None:
         {
             "log": new.log,
             "position": new.start + len(new.lines),
-            "tail_length": len(new._tail),  # noqa: SLF001 - of this module's own class
-            "tail_sha256": hashlib.sha256(new._tail).hexdigest(),  # noqa: SLF001 - likewise
+            "tail_length": len(new.tail),
+            "tail_sha256": hashlib.sha256(new.tail).hexdigest(),
         }
         for new in read
     ]
