@@ -111,12 +111,8 @@ def _price_values(row: RawPrice) -> dict[str, Any]:
 
 
 def _mark_work(connection: Connection, changed: Sequence[RawPrice]) -> None:
-    # Hours filled in later update statistics, and never raise a market alert.
-    for step, sources in (("statistics", ("live", "history")), ("detection", ("live",))):
-        for (coin, currency), group in groupby(sorted(changed, key=_series), key=_series):
-            moments = [row.moment for row in group if row.source in sources]
-            if moments:
-                mark_work(connection, step, currency, {coin: min(moments)})
+    for (coin, currency), group in groupby(sorted(changed, key=_series), key=_series):
+        mark_work(connection, "statistics", currency, {coin: min(row.moment for row in group)})
 
 
 def mark_uploads(connection: Connection, layer: str, moments: Iterable[datetime]) -> None:
@@ -142,9 +138,12 @@ def mark_work(connection: Connection, step: str, currency: str, since: Mapping[s
 
 
 def pending_work(connection: Connection, step: str) -> dict[str, dict[str, datetime]]:
-    """What is left for a step to do: currency → coin → from when on."""
+    """What is left for a step to do: currency → coin → from when on.
+
+    The rows are locked, so what a run at the same time adds to them waits until this one has cleared what it did.
+    """
     table = schema.pending_work
-    query = select(table).where(table.c.step == step).order_by(table.c.currency, table.c.coin)
+    query = select(table).where(table.c.step == step).order_by(table.c.currency, table.c.coin).with_for_update()
     work: dict[str, dict[str, datetime]] = defaultdict(dict)
     for row in connection.execute(query):
         work[row.currency][row.coin] = row.since
