@@ -107,7 +107,6 @@ def test_a_line_that_was_changed_replaces_the_one_before(warehouse):
 def test_work_is_left_from_the_earliest_new_row_on_and_hours_of_history_raise_no_alert(warehouse):
     store(warehouse, row(ELEVEN), row(TEN, source="history"), row(TEN, source="history", coin="ethereum"))
     assert stored(warehouse, schema.pending_work, "step", "coin", "currency", "since") == [
-        ("detection", "bitcoin", "usd", ELEVEN),
         ("statistics", "bitcoin", "usd", TEN),
         ("statistics", "ethereum", "usd", TEN),
     ]
