@@ -35,8 +35,8 @@ def incident(noon, rule="move_1h", coin="bitcoin", state="firing"):
         "state": state,
         "opened_at": noon,
         "changed_at": noon,
-        "told_at": noon,
-        "told": -0.1,
+        "notified_at": noon,
+        "notified_move": -0.1,
     }
 
 
