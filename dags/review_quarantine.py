@@ -10,8 +10,8 @@ else waits here, and harms nobody.
 
 **Started** by hand only, with params: action, coin, ts (the time as the list has it; `*` for all), and reason.
 
-**Reads** and **writes** the warehouse; an event on the raw asset of each coin that has a new price starts
-`process_prices`.
+**Reads** and **writes** the warehouse; if a value was released, an event on the asset `raw_prices`
+starts `process_prices`.
 
 **When it fails** the task's log says what cannot be done, and what there is.
 
@@ -21,8 +21,8 @@ else waits here, and harms nobody.
 from airflow.sdk import Param, dag, get_current_context, task
 
 from coinwatch.app import open_review
-from coinwatch.assets import RAW_ASSETS
-from coinwatch.events import publish_added
+from coinwatch.assets import PRICES_RELEASED, RAW_PRICES
+from coinwatch.events import describe, publish_through
 from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
@@ -46,14 +46,12 @@ from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 def review_quarantine():
     """Release or reject what was held back."""
 
-    @task(outlets=RAW_ASSETS)
+    @task(outlets=[PRICES_RELEASED])
     def decide() -> None:
-        """Do what the params of the run say."""
-        publish_added(
-            open_review().decide(get_current_context()["params"], get_current_context()["run_id"]),
-            RAW_ASSETS,
-            get_current_context(),
-        )
+        """List, release or reject values, as the params of the run say."""
+        context = get_current_context()
+        released = open_review().decide(context["params"], context["run_id"])
+        publish_through(PRICES_RELEASED, RAW_PRICES, released and describe(released))
 
     decide()
 

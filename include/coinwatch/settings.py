@@ -21,8 +21,8 @@ WAREHOUSE_CONN_ID = "warehouse_default"
 FAILED_TASKS = "failed_tasks"
 """Folder in the data folder that has a file for each task that failed and has not gone through since."""
 
-HISTORY_DAYS_MAX = 365
-"""Public API users can ask for the past 365 days (CoinGecko error 10012)."""
+HISTORY_DAYS_MAX = 3650
+"""As far back as paid plans have hourly prices, and more; keyless and with a demo key 365 days are fetched."""
 
 
 _SECRETS = {"heartbeat_url"}
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         bitcoin_archive_path: Overrides the folder of the snapshots.
         s3_bucket: Bucket for raw, processed and archive; empty means no uploads.
         s3_prefix: Prefix of every key in the bucket, without slashes at its ends.
-        history_days: Days of hourly history that a new installation fetches, and how far back gaps are healed.
+        history_days: Days of hourly history that a new installation fetches, and how far back gaps are filled.
         config: File with the alert rules and windows.
         coingecko_per_minute: Requests to CoinGecko in a minute, over all workers; by its plan, if absent.
         coingecko_monthly_limit: Requests that the plan allows in a month; by the plan, if absent.
@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_history_days(cls, days: int) -> int:
         if not 2 <= days <= HISTORY_DAYS_MAX:
-            raise ValueError(f"2 to {HISTORY_DAYS_MAX} days are allowed: CoinGecko gives hourly prices only for these")
+            raise ValueError(f"2 to {HISTORY_DAYS_MAX} days are allowed")
         return days
 
     @field_validator("alert_max_age_hours")
