@@ -1,20 +1,17 @@
 """Whenever a raw log has grown: statistics, anomalies, alerts, the processed CSV and S3.
 
-Loads new lines of the raw logs into the warehouse, computes their statistics, detects abnormal moves over 1 hour and
-24 hours, alerts in Slack, updates the processed CSV and uploads to S3.
-
 **Started** by the asset `raw_prices`; also by hand. Each step finds its work in the warehouse, so events that were
 merged or missed lose nothing.
 
-**Reads** `<coin>_raw.csv` from the last position.
+**Reads** new lines of `<coin>_raw.csv`.
 **Writes** the warehouse (connection `warehouse_default`, or `warehouse.db` in the data folder), `<coin>_processed.csv`,
 Slack messages (connection `slack_default`; without it alerts are stored and delivered once it exists) and S3 objects
 (`COINWATCH_S3_BUCKET`, connection `aws_default`; without a bucket nothing is uploaded).
 
 **When it fails** the task's log says what happened and what to do. The next run, or clearing the task, does the rest.
 
-**Safe to run again:** yes, any task, at any time. Only a Slack message can be sent twice, if the task is killed between
-Slack's answer and the note of it; both then have the same alert id.
+**Safe to run again:** yes, any task, at any time. Only a Slack message can be sent twice, if its task is killed before
+it has noted Slack's answer; both then have the same alert id.
 """
 
 from airflow.sdk import dag, get_current_context, task
@@ -78,7 +75,7 @@ def process_prices():
 
         return uploads.upload_to_s3(App())
 
-    # The work itself is handed over in the warehouse, together with the results, so that no crash can part them.
+    # The work itself is handed over in the warehouse, in one transaction with the results.
     load_raw_prices() >> (statistics := compute_rolling_statistics())
     statistics >> detect_anomalies() >> send_slack_alerts()
     statistics >> export_processed_csv() >> upload_to_s3()

@@ -248,9 +248,8 @@ def _pictures() -> "Pictures | None":
 
 def open_watch() -> Any:
     """What the steps of `watch_feed` work with."""
-    from coinwatch.health.checks import Watch
-
     from coinwatch.coingecko.requests import budget
+    from coinwatch.health.checks import Watch
 
     app = App()
     return Watch(app.settings, app.warehouse, app.rules, app.clock, lambda: budget(app))

@@ -117,7 +117,17 @@ def read_quotes(
 def _read_quote(body: Mapping[str, Any], coin: str, currency: str) -> _Quote | Reject:
     if coin not in body:
         return Reject(coin, "unknown_id", "unknown id: correct or remove it in COINWATCH_COINS")
-    fields = body[coin]
+    quote = _read_fields(body[coin], coin, currency)
+    if isinstance(quote, Reject):
+        return quote
+    if quote.price is None:
+        return Reject(coin, "no_price", f"no {currency} price now")
+    if not quote.price.is_price:
+        return Reject(coin, "bad_value", f"{quote.price.text} cannot be a price", quote.price.text)
+    return quote
+
+
+def _read_fields(fields: Any, coin: str, currency: str) -> _Quote | Reject:
     if not isinstance(fields, dict):
         return Reject(coin, "unexpected", f"{coin} is {type(fields).__name__} instead of an object", _shorten(fields))
     names = {
@@ -137,10 +147,6 @@ def _read_quote(body: Mapping[str, Any], coin: str, currency: str) -> _Quote | R
     if seconds is not None and not seconds.is_whole(below=2**33):
         reason = f"{coin}.last_updated_at is {seconds.text}, not a UNIX time in seconds"
         return Reject(coin, "unexpected", reason, seconds.text)
-    if quote.price is None:
-        return Reject(coin, "no_price", f"no {currency} price now")
-    if not quote.price.is_price:
-        return Reject(coin, "bad_value", f"{quote.price.text} cannot be a price", quote.price.text)
     return quote
 
 
@@ -240,7 +246,9 @@ def read_json(answer: Answer) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise (
             judge(answer, None)
-            or Unavailable(f"{answer.request}: incomplete or invalid JSON {excerpt(answer)}. Retry later", answer=answer)
+            or Unavailable(
+                f"{answer.request}: incomplete or invalid JSON {excerpt(answer)}. Retry later", answer=answer
+            )
         ) from None
     error = judge(answer, body)
     if error is not None:

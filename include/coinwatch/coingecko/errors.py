@@ -144,24 +144,21 @@ def _by_status(answer: Answer, code: int | None, message: str) -> CoinGeckoError
             answer=answer,
             retry_after=wait,
         )
-    if status == 401:
-        return KeyRejected(f"{what}. Check the key in the connection coingecko_default", answer=answer)
     if status == 403:
         return Blocked(
             f"{what}. A firewall blocks this address or client; retry in {BLOCKED_BACKOFF / 60:.0f} minutes",
             answer=answer,
             retry_after=BLOCKED_BACKOFF,
         )
-    if status == 404:
-        return UnknownCoin(
-            f"{what}. Check the ids in COINWATCH_COINS and the host in the connection coingecko_default", answer=answer
-        )
     if status in (408, 425) or status >= 500:
         return Unavailable(f"{what}. Retry later", answer=answer, retry_after=retry_after(answer))
-    return BadRequest(
-        f"{what}. Check COINWATCH_CURRENCY, COINWATCH_COINS and the host in the connection coingecko_default",
-        answer=answer,
-    )
+    kind = {401: KeyRejected, 404: UnknownCoin}.get(status, BadRequest)
+    checks = {
+        401: "the key in the connection coingecko_default",
+        404: "the ids in COINWATCH_COINS and the host in the connection coingecko_default",
+    }
+    check = checks.get(status, "COINWATCH_CURRENCY, COINWATCH_COINS and the host in the connection coingecko_default")
+    return kind(f"{what}. Check {check}", answer=answer)
 
 
 def retry_after(answer: Answer) -> float | None:

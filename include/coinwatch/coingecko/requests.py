@@ -165,9 +165,9 @@ def month_start(now: datetime) -> datetime:
 def forecast_month(
     counts: Mapping[datetime, Mapping[str, int]], now: datetime, per_hour: int, limit: int | None
 ) -> Budget:
-    """Return a month's budget: what is used, and at least one poll an hour for the rest, more if the last days had more.
+    """Return a month's budget: the requests so far, and those of the rest at the rate of the last days.
 
-    Requests for history are counted and not extrapolated: they fill a gap once.
+    The rest has at least one poll an hour. Requests for history are not extrapolated: they fill a gap once.
 
     Args:
         counts: Midnight → endpoint → requests, of this month and of the 7 days before today.

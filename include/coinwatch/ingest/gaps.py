@@ -150,7 +150,7 @@ def _gap(coin: str, currency: str, run: Span, unfilled: Sequence[Row[Any]], now:
     for row in unfilled:
         # Otherwise a coin without any price would cost a request every hour.
         if row.last_hour == first - HOUR and row.retry_at is not None and row.retry_at > now:
-            return {**row._mapping, "last_hour": last}
+            return {**row._asdict(), "last_hour": last}
     return {
         "coin": coin,
         "currency": currency,
@@ -223,7 +223,7 @@ def change_hours(
         for is_meant, run in groupby(hours_between(row.first_hour, row.last_hour), key=lambda hour: hour in hours):
             piece = list(run)
             values = {"first_hour": piece[0], "last_hour": piece[-1], **(change(row) if is_meant else {})}
-            pieces.append({**row._mapping, **values})
+            pieces.append({**row._asdict(), **values})
     # The first piece has the key of the row that it was a part of, and replaces it.
     upsert(connection, schema.gaps, pieces)
 

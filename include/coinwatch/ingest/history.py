@@ -52,8 +52,8 @@ def plan_history(app: "App", as_of: datetime, params: Mapping[str, Any] | None =
     Args:
         app: The app.
         as_of: The run's as-of time.
-        params: ``coins`` (comma-separated), ``start`` and ``end``: where one is set, only these hours, which are checked
-            once more and requested whatever their backoff.
+        params: ``coins`` (comma-separated), ``start`` and ``end``: if any is set, only these hours; they are checked
+            once more, and requested whatever their backoff.
 
     Raises:
         WrongOrder: A param is wrong.

@@ -205,6 +205,6 @@ def forget_lost_rows(connection: Connection, coin: str, rows: Sequence[RawPrice]
     lost = [row for row in stored if (row.coin, row.currency, format_time(row.ts), row.source) not in kept]
     if lost:
         values = {f"the_{column.name}": column == bindparam(f"the_{column.name}") for column in table.primary_key}
-        keys = [{f"the_{name}": value for name, value in row._mapping.items()} for row in lost]
+        keys = [{f"the_{name}": value for name, value in row._asdict().items()} for row in lost]
         connection.execute(delete(table).where(*values.values()), keys)
     connection.execute(delete(schema.checked_hours).where(schema.checked_hours.c.coin == coin))
