@@ -148,8 +148,10 @@ def _gap(coin: str, currency: str, run: Span, unfilled: Sequence[Row[Any]], now:
     """Return the row of a run of missing hours, which may continue a gap."""
     first, last = run
     for row in unfilled:
-        # Otherwise a coin without any price would cost a request every hour.
-        if row.last_hour == first - HOUR and row.retry_at is not None and row.retry_at > now:
+        is_new = row.state == "open" and not row.snapshot
+        # A coin without any price must not cost a request every hour.
+        is_waiting = row.retry_at is not None and row.retry_at > now
+        if row.last_hour == first - HOUR and (is_new or is_waiting):
             return {**row._asdict(), "last_hour": last}
     return {
         "coin": coin,

@@ -93,7 +93,7 @@ def test_without_a_warehouse_requests_are_sent(clock, waits, caplog):
     assert caplog.text.count("warehouse unavailable (connection refused)") == 2
 
 
-def test_the_budget_counts_the_requests_of_a_poll(make_world, noon):
+def test_the_budget_counts_the_requests_of_a_poll(make_world):
     world = make_world(coins=tuple(f"coin-{number}" for number in range(251)))
     app = world.app()
     app.client.simple_price(["bitcoin"], "usd")
