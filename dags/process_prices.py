@@ -1,23 +1,20 @@
 """Whenever a raw log has grown: statistics, anomalies, alerts, the processed CSV and S3.
 
-**Started** by the asset `raw_prices`; also by hand. Each step finds its work in the warehouse, so events that were
-merged or missed lose nothing.
-
+**Started** by the asset `raw_prices`; also by hand. Each step finds its work in the warehouse: missed events lose none.
 **Reads** new lines of `<coin>_raw.csv`.
 **Writes** the warehouse (connection `warehouse_default`, or `warehouse.db` in the data folder), `<coin>_processed.csv`,
-Slack messages (connection `slack_default`; without it alerts are stored and delivered once it exists) and S3 objects
-(`COINWATCH_S3_BUCKET`, connection `aws_default`; without a bucket nothing is uploaded).
-
+Slack messages (connection `slack_default`; without it they wait) and S3 objects (`COINWATCH_S3_BUCKET`, connection
+`aws_default`; without a bucket none).
 **When it fails** the task's log says what happened and what to do. The next run, or clearing the task, does the rest.
-
-**Safe to run again:** yes, any task, at any time. Only a Slack message can be sent twice, if its task is killed before
-it has noted Slack's answer; both then have the same alert id.
+**Safe to run again:** yes. Only a Slack message can be sent twice, if its task is killed before it has noted Slack's
+answer; both then have the same alert id.
 """
 
 from airflow.sdk import dag, get_current_context, task
 
 from coinwatch.app import App
-from coinwatch.assets import PROCESSED_PRICES, RAW_PRICES, S3_PRICES
+from coinwatch.assets import PROCESSED_PRICES, RAW_PRICES, S3_UPLOADED, s3_prices
+from coinwatch.events import publish_through
 from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
@@ -68,14 +65,13 @@ def process_prices():
 
         return processed_csv.export_processed_csv(App())
 
-    @task(outlets=S3_PRICES)
+    @task(outlets=[S3_UPLOADED])
     def upload_to_s3() -> dict[str, int]:
         """Upload the hours that have changed, and the snapshots that are new."""
         from coinwatch.s3 import uploads
 
-        return uploads.upload_to_s3(App())
+        return publish_through(S3_UPLOADED, s3_prices, uploads.upload_to_s3(App()))
 
-    # The work itself is handed over in the warehouse, in one transaction with the results.
     load_raw_prices() >> (statistics := compute_rolling_statistics())
     statistics >> detect_anomalies() >> send_slack_alerts()
     statistics >> export_processed_csv() >> upload_to_s3()

@@ -51,7 +51,7 @@ def review_quarantine():
         """List, release or reject values, as the params of the run say."""
         context = get_current_context()
         released = open_review().decide(context["params"], context["run_id"])
-        publish_through(PRICES_RELEASED, RAW_PRICES, released and describe(released))
+        publish_through(PRICES_RELEASED, RAW_PRICES, describe(released))
 
     decide()
 

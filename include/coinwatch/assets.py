@@ -20,12 +20,7 @@ RAW_PRICES = Asset(name="raw_prices", uri=layer_uri(_settings, "raw"))
 
 PROCESSED_PRICES = Asset(name="processed_prices", uri=layer_uri(_settings, "processed"))
 
-S3_PRICES = (
-    [Asset(name="s3_prices", uri=f"s3://{_settings.s3_bucket}/{_settings.s3_prefix}")] if _settings.s3_bucket else []
-)
-"""The partitions on S3; none without a bucket."""
-
-MISSING_HOURS = Asset(name="missing_hours", uri="coinwatch://warehouse/gaps")
+MISSING_HOURS = Asset(name="missing_hours")
 """Gaps that are due: `heal_history` starts because of it."""
 
 GAPS_FOUND = AssetAlias(name="gaps_found")
@@ -33,3 +28,11 @@ GAPS_FOUND = AssetAlias(name="gaps_found")
 
 PRICES_RELEASED = AssetAlias(name="prices_released")
 """Outlet of a task that has an event on RAW_PRICES only if a value was released from quarantine."""
+
+S3_UPLOADED = AssetAlias(name="s3_uploaded")
+"""Outlet of a task that has an event on `s3_prices` only if something was uploaded."""
+
+
+def s3_prices() -> Asset:
+    """Return the asset of the partitions on S3; not at parse, because its URI makes Airflow load boto3."""
+    return Asset(name="s3_prices", uri=f"s3://{_settings.s3_bucket}/{_settings.s3_prefix}")

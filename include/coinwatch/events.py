@@ -1,11 +1,13 @@
 """Asset events: which coins, rows and hours a task wrote, bounded in size (contract, section 4)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from airflow.sdk import Asset, AssetAlias, get_current_context
 
 from coinwatch.times import floor_hour, format_time, parse_time
+
+Extra = TypeVar("Extra", bound=Mapping[str, Any])
 
 LISTED_MAX = 24
 """Coins, and hours, that an event lists."""
@@ -21,16 +23,21 @@ def publish(asset: Asset, added: Mapping[str, Sequence[str]]) -> None:
     get_current_context()["outlet_events"][asset].extra = describe(added)
 
 
-def publish_through(alias: AssetAlias, asset: Asset, extra: Mapping[str, Any]) -> None:
-    """Add an event to an asset; none if there is nothing to say.
+def publish_through(alias: AssetAlias, asset: Asset | Callable[[], Asset], extra: Extra) -> Extra:
+    """Add an event to an asset; none if its extra has no coins, rows or hours.
 
     Args:
         alias: The task's outlet.
         asset: Gets the event.
         extra: The event's extra.
+
+    Returns:
+        The extra.
     """
-    if extra:
-        get_current_context()["outlet_events"][alias].add(asset, extra=dict(extra))
+    if any(extra.values()):
+        event_of = asset if isinstance(asset, Asset) else asset()
+        get_current_context()["outlet_events"][alias].add(event_of, extra=dict(extra))
+    return extra
 
 
 def describe(added: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def find_gaps(app: "App", as_of: datetime) -> dict[str, int]:
     """Store the hours before the as-of time that the raw logs do not have, looking only at those not checked yet.
 
     Returns:
-        How many ``coins`` and ``hours`` are due for a request; empty if none is.
+        How many ``coins`` and ``hours`` are due for a request.
     """
     start, end = earliest_hour(app, as_of), ceil_hour(as_of)
     with app.warehouse.begin() as connection:
@@ -55,7 +55,7 @@ def find_gaps(app: "App", as_of: datetime) -> dict[str, int]:
     hours = sum((row.last_hour - max(row.first_hour, start)) // HOUR + 1 for row in due)
     coins = len({row.coin for row in due})
     log.info("%d hours of %d coins are due for a request", hours, coins)
-    return {"coins": coins, "hours": hours} if due else {}
+    return {"coins": coins, "hours": hours}
 
 
 def earliest_hour(app: "App", as_of: datetime) -> datetime:

@@ -153,13 +153,13 @@ def test_a_rate_limit_keeps_all_workers_away_until_it_is_over(world, noon, clock
     assert len(world.coingecko.requests) == 2
 
 
-START = timedelta(hours=-4)
-OUTAGE = range(5, 10)
+START = timedelta(hours=-2)
+OUTAGE = range(3, 6)
 
 
-def twelve_hours(world, clock, noon, unused_port=None):
-    """From four hours before noon on; with a port, nobody listens there instead of CoinGecko in five of them."""
-    for number in range(12):
+def eight_hours(world, clock, noon, unused_port=None):
+    """From two hours before noon on; with a port, CoinGecko does not answer in three of them."""
+    for number in range(8):
         clock.now = noon + START + number * HOUR
         if unused_port is None or number not in OUTAGE:
             world.run()
@@ -173,11 +173,11 @@ def twelve_hours(world, clock, noon, unused_port=None):
                 step()
 
 
-def test_five_hours_without_coingecko_are_filled_by_the_next_run(make_world, noon, clock, unused_port):
+def test_three_hours_without_coingecko_are_filled_by_the_next_run(make_world, noon, clock, unused_port):
     """A market whose prices stay from hour to hour has the same price live and in history: all else must be equal."""
     usual, broken = (make_world(name, market=hourly_market(noon, 10)) for name in ("usual", "broken"))
-    twelve_hours(usual, clock, noon)
-    twelve_hours(broken, clock, noon, unused_port)
+    eight_hours(usual, clock, noon)
+    eight_hours(broken, clock, noon, unused_port)
     lost = [noon + START + number * HOUR for number in OUTAGE]
     sources = dict(broken.rows("prices", "ts", "source"))
     assert [ts for ts, source in sources.items() if source == "history" and ts >= noon + START] == lost
@@ -188,21 +188,21 @@ def test_five_hours_without_coingecko_are_filled_by_the_next_run(make_world, noo
 
 def test_a_crash_during_an_outage_raises_nothing_for_the_hours_that_are_filled_in(make_world, noon, clock, unused_port):
     def crash(name):
-        fallen = [(t, price if t < noon + 3 * HOUR else price * 0.8) for t, price in hourly_points(noon, 10)]
+        fallen = [(t, price if t < noon + 2 * HOUR else price * 0.8) for t, price in hourly_points(noon, 10)]
         return make_world(name, market=RecordedMarket("bitcoin", fallen))
 
     usual, broken = crash("usual"), crash("broken")
-    twelve_hours(usual, clock, noon)
-    twelve_hours(broken, clock, noon, unused_port)
+    eight_hours(usual, clock, noon)
+    eight_hours(broken, clock, noon, unused_port)
     assert broken.files()["bitcoin_processed.csv"] == usual.files()["bitcoin_processed.csv"]
-    assert ("move_1h", noon + 3 * HOUR) in usual.rows("alerts", "rule", "ts")
+    assert ("move_1h", noon + 2 * HOUR) in usual.rows("alerts", "rule", "ts")
     # The first live price after it is a fifth below that of a day ago, and that is news.
-    assert broken.rows("alerts", "rule", "ts") == [("move_24h", noon + 6 * HOUR)]
+    assert broken.rows("alerts", "rule", "ts") == [("move_24h", noon + 4 * HOUR)]
 
 
 def test_a_backfill_several_at_once_ends_as_one_at_a_time(make_world, noon):
     """Each run takes its hour from history, and may find that another one has taken it already."""
-    hours = [noon - HOUR * number for number in range(48, 0, -1)]
+    hours = [noon - HOUR * number for number in range(12, 0, -1)]
 
     def backfill(world, workers):
         pool_slot = threading.Lock()
@@ -225,16 +225,16 @@ def test_a_backfill_several_at_once_ends_as_one_at_a_time(make_world, noon):
 
     one, several = (make_world(name, s3_prefix=name) for name in ("one", "several"))
     backfill(one, 1)
-    backfill(several, 8)
+    backfill(several, 4)
     assert several.files()["bitcoin_processed.csv"] == one.files()["bitcoin_processed.csv"]
     rows = [
         sorted(line.split(b",")[:9] for line in world.files()["bitcoin_raw.csv"].splitlines())
         for world in (one, several)
     ]
     assert rows[0] == rows[1]
-    # 48 hours, and those of 3 days before now.
+    # All hours of 3 days before now.
     assert len(rows[0]) == 1 + 3 * 24
-    assert len(history_requests(one)) == 49
+    assert len(history_requests(one)) == 13
     for world in (one, several):
         names = [json.loads(line)["name"] for line in world.files()["archive/manifest.jsonl"].splitlines()]
         assert len(names) == len(set(names)) == len(history_requests(world))
@@ -251,7 +251,7 @@ def test_hours_missing_in_the_middle_are_filled_by_one_request(world, noon, cloc
         [{"coin": "bitcoin", "first": "2026-11-22T13:00:00Z", "last": "2026-11-22T17:00:00Z"}]
     ]
     run_history(world, clock.now)
-    assert find_gaps(world.app(), clock.now) == {}
+    assert find_gaps(world.app(), clock.now) == {"coins": 0, "hours": 0}
     assert gaps(world, "first_hour", "last_hour", "state")[-1] == (noon + HOUR, noon + 5 * HOUR, "filled")
     assert len(history_requests(world)) == 2
 
