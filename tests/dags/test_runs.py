@@ -37,6 +37,8 @@ def connections(make_world, monkeypatch, clock, airflow_database, tmp_path):
     monkeypatch.setenv("COINWATCH_DATA_DIR", str(world.settings.data_dir))
     monkeypatch.setenv("COINWATCH_S3_BUCKET", "prices")
     monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "3")
+    # No event starts a Dag that is paused.
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION", "False")
     return world
 
 
@@ -51,7 +53,10 @@ def airflow(*arguments):
 def events(tmp_path):
     """The asset events so far, and the Dags that the scheduler would start because of them."""
     with closing(sqlite3.connect(tmp_path / "airflow.db")) as database:
-        query = "SELECT a.name, e.extra, e.source_task_id FROM asset_event e JOIN asset a ON a.id = e.asset_id ORDER BY e.id"
+        query = (
+            "SELECT asset.name, event.extra, event.source_task_id FROM asset_event event "
+            "JOIN asset ON asset.id = event.asset_id ORDER BY event.id"
+        )
         happened = [(name, json.loads(extra), task) for name, extra, task in database.execute(query)]
         queued = {dag_id for (dag_id,) in database.execute("SELECT target_dag_id FROM asset_dag_run_queue")}
         return happened, queued

@@ -5,7 +5,7 @@ never fail a run.
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -67,7 +67,8 @@ def plan_history(app: "App", as_of: datetime, params: Mapping[str, Any] | None =
         due = gaps.due_gaps(connection, app.settings.currency, coins, app.clock(), span)
     windows: list[Window] = []
     for coin, rows in groupby(due, key=lambda row: row.coin):
-        windows += split_windows(coin, sorted(gaps.hours_of(rows, *span)))
+        runs = [(max(row.first_hour, span[0]), min(row.last_hour, span[1] - HOUR)) for row in rows]
+        windows += split_windows(coin, runs)
         if len(windows) > CHUNKS_MAX * per_chunk:
             log.info("%d requests are planned, the rest is left to the next run", CHUNKS_MAX * per_chunk)
             break
@@ -90,15 +91,17 @@ def _read_params(app: "App", as_of: datetime, params: Mapping[str, Any]) -> tupl
     )
 
 
-def split_windows(coin: str, hours: Sequence[datetime]) -> list[Window]:
-    """Return the windows of 90 days at most that have some hours, which are in order."""
-    windows = []
-    left = list(hours)
-    while left:
-        fit = [hour for hour in left if hour < left[0] + WINDOW_MAX]
-        windows.append({"coin": coin, "first": format_time(fit[0]), "last": format_time(fit[-1])})
-        left = left[len(fit) :]
-    return windows
+def split_windows(coin: str, runs: Iterable[tuple[datetime, datetime]]) -> list[Window]:
+    """Return the windows of 90 days at most that have some runs of hours, given by first and last, in order."""
+    windows: list[tuple[datetime, datetime]] = []
+    for run_first, last in runs:
+        first = run_first
+        while first <= last:
+            start = windows.pop()[0] if windows and first < windows[-1][0] + WINDOW_MAX else first
+            end = min(last, start + WINDOW_MAX - HOUR)
+            windows.append((start, end))
+            first = end + HOUR
+    return [{"coin": coin, "first": format_time(first), "last": format_time(last)} for first, last in windows]
 
 
 def fetch_history(app: "App", as_of: datetime, windows: Sequence[Window]) -> int:
