@@ -58,7 +58,7 @@ def store_transitions(
         The alerts; one that is there already stays as it is.
     """
     newest = {(turn.incident.coin, turn.incident.currency, turn.incident.rule): turn.incident for turn in transitions}
-    names = [column.name for column in schema.incidents.c]
+    names = [*Incident.__dataclass_fields__, "id"]
     upsert(
         connection,
         schema.incidents,

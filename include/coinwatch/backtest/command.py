@@ -16,7 +16,7 @@ from coinwatch.files import replace_file
 from coinwatch.local.errors import RunError, WrongInput
 from coinwatch.quarantine.screening import Value
 from coinwatch.rules import RuleBook
-from coinwatch.slack.messages import describe, told_time
+from coinwatch.slack.wording import describe, format_utc
 
 WEEK = timedelta(weeks=1)
 
@@ -91,8 +91,8 @@ def backtest(
         raise RunError(f"there is no price of {coin} in {currency}: run ingest_prices first, or give a file with --csv")
     begin = max(values[-1].ts - timedelta(days=days), values[0].ts)
     weeks = max((values[-1].ts - begin) / WEEK, 1 / 168)
-    say(f"{coin}: {len(values):,} values from {told_time(values[0].ts)} to {told_time(values[-1].ts)}")
-    say(f"counted: {told_time(begin)} on, {weeks:.1f} weeks; what is older teaches the usual move")
+    say(f"{coin}: {len(values):,} values from {format_utc(values[0].ts)} to {format_utc(values[-1].ts)}")
+    say(f"counted: {format_utc(begin)} on, {weeks:.1f} weeks; what is older teaches the usual move")
     wanted = [("today's settings", rules)]
     if changes:
         name = ", ".join(f"{key}={value}" for key, value in changes.items())

@@ -14,7 +14,7 @@ import pandas as pd
 
 from coinwatch.alerts.decide import Transition
 from coinwatch.rules import DayMoveRule
-from coinwatch.slack.messages import describe, format_price, told_time
+from coinwatch.slack.wording import describe, format_price, format_utc
 
 WIDTH, HEIGHT = 1200, 560
 LEFT, RIGHT, TOP, BOTTOM = 80, 20, 64, 44
@@ -87,7 +87,7 @@ def draw(series: Sequence[Series], coin: str, currency: str, begin: datetime, ru
     lowest = min(float(prices.min()), float(np.nanmin(band[0], initial=math.inf)))
     highest = max(float(prices.max()), float(np.nanmax(band[1], initial=0.0)))
     scale = _Scale(times[0], times[-1], math.log(lowest) - 0.01, math.log(highest) + 0.01)
-    title = f"{coin} in {currency}, {told_time(shown['ts'].iloc[0])} to {told_time(shown['ts'].iloc[-1])}"
+    title = f"{coin} in {currency}, {format_utc(shown['ts'].iloc[0])} to {format_utc(shown['ts'].iloc[-1])}"
     parts = [
         f'<text x="{LEFT}" y="24" class="title">{escape(title)}</text>',
         *_legend(series),
@@ -186,7 +186,7 @@ def _mark(turn: Transition, name: str, scale: _Scale, *, second: bool) -> str:
     colour = _COLOURS.get(turn.incident.rule, _COLOURS[turn.incident.state])
     x, y, size = scale.x(moment), scale.y(price), 7 if second else 5
     fill = "none" if second else colour
-    said = escape(f"{name}: {told_time(turn.ts)}: {describe(turn, turn.incident.coin)}")
+    said = escape(f"{name}: {format_utc(turn.ts)}: {describe(turn, turn.incident.coin)}")
     return (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{fill}" stroke="{colour}" stroke-width="2">'
         f"<title>{said}</title></circle>"
