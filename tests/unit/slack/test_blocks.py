@@ -149,9 +149,11 @@ def test_an_issue_shows_what_happened_and_what_to_do_and_that_it_is_not_about_th
     assert message.text == "Pipeline issue: S3 is behind (opened)"
     assert texts(message) == [
         "Pipeline issue: S3 is behind",
-        ":wrench: *S3 is behind*: opened\n12 partitions wait.\n"
-        "*What to do:* Look at the log of upload_to_s3.\n"
-        "since 2026-11-22 10:00 UTC · <http://localhost:8080/dags/process_prices|details>",
+        (
+            ":wrench: *S3 is behind*: opened\n12 partitions wait.\n"
+            "*What to do:* Look at the log of upload_to_s3.\n"
+            "since 2026-11-22 10:00 UTC · <http://localhost:8080/dags/process_prices|details>"
+        ),
         "Not about the market · issue `uploads@20261122T100000Z-open`",
     ]
 
