@@ -30,6 +30,12 @@ def active_silences(connection: Connection, at: datetime) -> Sequence[Row[Any]]:
     return connection.execute(select(schema.silences).where(_s.until > at).order_by(_s.id)).all()
 
 
+def silence(connection: Connection, *, coin: str, rule: str, until: datetime, reason: str, at: datetime) -> None:
+    """Store a silence; one of the same coin and rule is replaced."""
+    values = {"coin": coin, "rule": rule, "until": until, "reason": reason, "created_at": at}
+    upsert(connection, schema.silences, [{"id": f"{coin}-{rule}", **values}])
+
+
 def manage_alerts(app: "App", params: Mapping[str, Any]) -> str:
     """Apply the action that an operator asked for.
 
@@ -62,9 +68,7 @@ def _silence(connection: Connection, params: Mapping[str, Any], now: datetime) -
         raise WrongOrder(f"until: {error}") from None
     if until <= now:
         raise WrongOrder(f"until: {until:%Y-%m-%d %H:%M} UTC is in the past; give a later time")
-    row = {"coin": coin, "rule": rule, "until": until, "reason": reason, "created_at": now}
-    # The same coin and rule again replaces the old silence.
-    upsert(connection, schema.silences, [{"id": f"{coin}-{rule}", **row}])
+    silence(connection, coin=coin, rule=rule, until=until, reason=reason, at=now)
     return f"silenced until {until:%Y-%m-%d %H:%M} UTC: coin {coin}, rule {rule} ({reason})"
 
 

@@ -5,6 +5,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from coinwatch.alerts.decide import Incident, Transition
+from coinwatch.alerts.silences import silence
 from coinwatch.slack import outbox
 from coinwatch.slack.outbox import Alert
 from coinwatch.warehouse import schema
@@ -33,11 +34,6 @@ def store(connection, alert):
 def deliveries(connection):
     a = schema.alerts.c
     return [tuple(row) for row in connection.execute(select(a.delivery, a.delivery_error).order_by(a.id))]
-
-
-def silence(connection, coin, rule):
-    row = {"id": f"{coin}-{rule}", "coin": coin, "rule": rule, "until": TEN + 5 * HOUR, "reason": "upgrade"}
-    connection.execute(insert(schema.silences), [{**row, "created_at": TEN}])
 
 
 def test_an_alert_has_all_that_its_transition_says(connection):
@@ -120,7 +116,7 @@ def test_a_refused_alert_is_not_due(connection, store):
 )
 def test_a_silence_holds_the_alerts_of_its_coin_and_rule_until_it_ends(connection, store, coin, rule, expected):
     store(("a", {}), ("b", {"rule": "stale", "incident_id": "i-2"}))
-    silence(connection, coin, rule)
+    silence(connection, coin=coin, rule=rule, until=TEN + 5 * HOUR, reason="upgrade", at=TEN)
     outbox.hold(connection, TEN + 5 * HOUR)
     assert deliveries(connection) == [PENDING, PENDING]
     outbox.hold(connection, TEN + 4 * HOUR)
@@ -129,7 +125,7 @@ def test_a_silence_holds_the_alerts_of_its_coin_and_rule_until_it_ends(connectio
 
 def test_the_end_of_an_incident_that_was_never_notified_is_held(connection, store):
     store(("a", {}))
-    silence(connection, "*", "*")
+    silence(connection, coin="*", rule="*", until=TEN + 5 * HOUR, reason="upgrade", at=TEN)
     outbox.hold(connection, TEN)
     store(("b", {"state": "resolved"}))
     outbox.hold(connection, TEN + 6 * HOUR)
