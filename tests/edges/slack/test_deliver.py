@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert, select
 from world import App
 
-from coinwatch.alerts.silences import manage_alerts
+from coinwatch.alerts.silences import manage_alerts, silence
 from coinwatch.health import issues
 from coinwatch.settings import load_settings
 from coinwatch.slack import deliver
@@ -323,17 +323,10 @@ def test_old_alerts_are_one_summary_before_the_others(store, send, slack, delive
     assert deliveries("id", "message_id") == [("a-1", "a-1+1"), ("a-2", "a-1+1"), ("a-3", "a-3")]
 
 
-def test_a_silenced_alert_is_stored_and_not_sent(store, make_app, send, slack, deliveries, alert):
+def test_a_silenced_alert_is_stored_and_not_sent(store, warehouse, send, slack, deliveries, alert):
     store(alert)
-    silence = {
-        "action": "silence",
-        "coin": "bitcoin",
-        "rule": "move_1h",
-        "hours": 3,
-        "until": None,
-        "reason": "upgrade",
-    }
-    manage_alerts(make_app(TEN), silence)
+    with warehouse.begin() as connection:
+        silence(connection, coin="bitcoin", rule="move_1h", until=NOW + HOUR, reason="upgrade", at=TEN)
     assert send() == 0
     assert send(NOW + 2 * HOUR) == 0
     assert ids(slack) == []
