@@ -149,6 +149,7 @@ def _report_revoked(connection: Connection, channel: Channel, error: WebhookRevo
 def resolve_replaced(connection: Connection, channels: Sequence[Channel], now: datetime) -> None:
     """Resolve the issues of revoked webhooks that no connection has any more."""
     used = {channel.issue_key for channel in channels}
-    for issue in issues.open_issues(connection, "webhook:"):
-        if issue.key not in used:
-            issues.resolve(connection, issue.key, now, "The connection has another webhook, or was removed.")
+    for conn_id in (FAILURES_CONN_ID, SLACK_CONN_ID):
+        for issue in issues.open_issues(connection, f"webhook:{conn_id}:"):
+            if issue.key not in used:
+                issues.resolve(connection, issue.key, now, "The connection has another webhook, or was removed.")
