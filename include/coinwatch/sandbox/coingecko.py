@@ -75,7 +75,7 @@ class CoinGeckoSandbox(SandboxServer):
         self.requests: deque[Request] = deque(maxlen=_REQUESTS_KEPT)
         self.faults: list[Fault] = []
         self._asked: dict[str, deque[datetime]] = {}
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.Lock()
         self.app.before_request(self._before)
         self.app.after_request(self._after)
@@ -101,7 +101,7 @@ class CoinGeckoSandbox(SandboxServer):
         Raises:
             ValueError: The kind or an option is unknown.
         """
-        fault = Fault(kind, **{"since": self._clock(), **options})
+        fault = Fault(kind, **{"since": self.clock(), **options})
         with self._lock:
             self.faults.append(fault)
 
@@ -145,7 +145,7 @@ class CoinGeckoSandbox(SandboxServer):
     def _refuse_too_many(self, request: Request) -> flask.Response | None:
         if self.per_minute is None:
             return None
-        now = self._clock()
+        now = self.clock()
         key = request.headers.get("x-cg-demo-api-key") or request.headers.get("x-cg-pro-api-key", "")
         with self._lock:
             asked = self._asked.setdefault(key, deque())
@@ -167,7 +167,7 @@ class CoinGeckoSandbox(SandboxServer):
             return fault
 
     def _now(self, fault: Fault | None) -> _Now:
-        now = self._clock()
+        now = self.clock()
         if fault is None or fault.kind not in FROZEN or fault.since is None:
             return _Now(now, now - DATA_AGE)
         return _Now(fault.since, (fault.since if fault.kind == "feed_frozen" else now) - DATA_AGE)
@@ -239,11 +239,11 @@ class CoinGeckoSandbox(SandboxServer):
         }
 
     def _market_chart(self, coin: str) -> dict[str, Any]:
-        now = self._clock()
+        now = self.clock()
         return self._chart(coin, now - _days(), now, now, _INTERVALS.get(flask.request.args.get("interval", "")))
 
     def _market_chart_range(self, coin: str) -> dict[str, Any]:
-        now = self._clock()
+        now = self.clock()
         return self._chart(coin, _unix_time("from"), min(_unix_time("to"), now), now)
 
     def _chart(

@@ -124,12 +124,12 @@ class Fault:
     """
 
     kind: str
-    times: int | None = Field(None, ge=1)
+    times: int | None = Field(default=None, ge=1)
     path: str = ""
-    retry_after: float | None = Field(None, ge=0)
+    retry_after: float | None = Field(default=None, ge=0)
     coin: str = "bitcoin"
-    factor: float = Field(10.0, ge=0)
-    seconds: float = Field(60.0, ge=0)
+    factor: float = Field(default=10.0, ge=0)
+    seconds: float = Field(default=60.0, ge=0)
     since: AwareDatetime | None = None
 
     def __post_init__(self) -> None:

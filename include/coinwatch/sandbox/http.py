@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 
 import flask
@@ -52,21 +52,34 @@ class Response(flask.Response):
 class Server:
     """A WSGI application that listens on a port until the block is left."""
 
-    def __init__(self, application: Callable[..., Any], port: int = 0, host: str = HOST) -> None:
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        clock: Callable[[], datetime] | None = None,
+        port: int = 0,
+        host: str = HOST,
+    ) -> None:
         """Take the port.
 
         Args:
             application: The WSGI application.
+            clock: The time in the header ``Date``; by default that of this machine.
             port: 0 is any free port.
             host: 0.0.0.0 in a container, so that other containers can connect.
 
         Raises:
             CannotListen: The port is taken or not allowed.
         """
+        now = clock or (lambda: datetime.now(UTC))
+
+        class Handler(_Handler):
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return http_date(timestamp or now())
+
         with _listen(port, host) as listener:
             self.port: int = listener.getsockname()[1]
             self._server = make_server(
-                host, self.port, application, threaded=True, request_handler=_Handler, fd=listener.fileno()
+                host, self.port, application, threaded=True, request_handler=Handler, fd=listener.fileno()
             )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._closing = threading.Event()
@@ -93,28 +106,18 @@ class SandboxServer(Server):
     """A Flask application on loopback; a subclass adds routes to ``app`` or overrides ``respond``."""
 
     def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0, host: str = HOST) -> None:
-        """Take the port.
-
-        Args:
-            clock: The time in the header ``Date``; without it, that of this machine.
-            port: 0 is any free port.
-            host: 0.0.0.0 in a container.
-        """
-        self._date = clock
         self.app = flask.Flask(__name__, static_folder=None)
         self.app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
         self.app.after_request(self._send)
         for status in (404, 405):
             self.app.errorhandler(status)(lambda _: self.respond(current_request()))
-        super().__init__(self.app, port, host)
+        super().__init__(self.app, clock, port, host)
 
     def respond(self, request: Request) -> flask.Response:
         """Answer a request that no route matches."""
         return Response(404, f"nothing is at {request.path}")
 
     def _send(self, response: flask.Response) -> flask.Response:
-        if self._date is not None:
-            response.headers["Date"] = http_date(self._date())
         if isinstance(response, Response):
             # An event and not a sleep: closing the service does not wait for its slowest answer.
             self._closing.wait(response.delay)

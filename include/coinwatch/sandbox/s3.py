@@ -1,7 +1,7 @@
 """The sandbox's S3: moto's server on loopback, with objects that survive a restart.
 
-moto keeps everything in memory, once for all its servers in a process. The pipeline notes what S3 has; so each object is
-also written to a file, and given to moto again at the next start.
+moto keeps everything in memory, once for all its servers in a process. The pipeline notes what S3 has; so each object
+is also written to a file, and given to moto again at the next start.
 """
 
 import io
@@ -65,7 +65,7 @@ class S3Sandbox(Server):
         self._kept = _open(kept_in)
         for row in self._kept.execute("SELECT bucket, key, body, details FROM kept"):
             _put_back(*row)
-        super().__init__(self._call, port, host)
+        super().__init__(self._call, port=port, host=host)
 
     @property
     def url(self) -> str:
@@ -148,7 +148,8 @@ def _open(path: Path | None) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS kept (bucket TEXT, key TEXT, body BLOB, details TEXT, PRIMARY KEY (bucket, key))"
+            "CREATE TABLE IF NOT EXISTS kept"
+            " (bucket TEXT, key TEXT, body BLOB, details TEXT, PRIMARY KEY (bucket, key))"
         )
     except sqlite3.DatabaseError as error:
         connection.close()

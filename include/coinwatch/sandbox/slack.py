@@ -177,20 +177,23 @@ def _is_valid(block: Any) -> bool:
     """Return whether Slack would accept a block, as far as its limits are known."""
     match block:
         case {"type": "header", "text": {"type": "plain_text"} as text}:
-            return _is_text(text, HEADER_MAX)
+            valid = _is_text(text, HEADER_MAX)
         case {"type": "context", "elements": [*elements]}:
-            return 1 <= len(elements) <= CONTEXT_MAX
-        case {"type": "section", "text": text} if not _is_text(text, SECTION_MAX):
-            return False
-        case {"type": "section", "fields": [_, *_] as fields}:
-            return len(fields) <= FIELDS_MAX and all(_is_text(field, FIELD_MAX) for field in fields)
+            valid = 1 <= len(elements) <= CONTEXT_MAX
         case {"type": "section"}:
-            return "text" in block and not block.get("fields")
-        case {"type": "header" | "context"}:
-            return False
-        case {"type": str()}:
-            return True
-    return False
+            texts = [block["text"]] if "text" in block else []
+            fields = block.get("fields", [])
+            valid = (
+                bool(texts or fields)
+                and all(_is_text(text, SECTION_MAX) for text in texts)
+                and len(fields) <= FIELDS_MAX
+                and all(_is_text(field, FIELD_MAX) for field in fields)
+            )
+        case {"type": str(kind)}:
+            valid = kind not in {"header", "context"}
+        case _:
+            valid = False
+    return valid
 
 
 def _is_text(text: Any, limit: int) -> bool:
