@@ -26,6 +26,11 @@ RULES = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
 
 
 @pytest.fixture
+def warehouse_url(tmp_path):
+    return f"sqlite:///{tmp_path / 'warehouse.db'}"
+
+
+@pytest.fixture
 def store(s3_client):
     return S3Store(s3_client, "coinwatch", "team")
 
@@ -185,23 +190,24 @@ def test_an_hour_that_lost_its_rows_is_emptied_and_one_that_never_had_any_is_not
     assert pending(warehouse) == []
 
 
-def test_a_row_that_comes_while_its_hour_is_uploaded_is_uploaded_by_the_next_run(warehouse, s3_client):
+def test_a_row_that_comes_while_its_hour_is_uploaded_is_uploaded_by_the_next_run(new_warehouse_url, s3_client):
+    """Also on PostgreSQL, which has several writers at a time."""
+    warehouse = open_warehouse(new_warehouse_url("warehouse"))
     add(warehouse, price())
 
     def another_row(number, _):
         if number == 0:
             add(warehouse, price(TEN + timedelta(minutes=30)))
 
-    assert upload_partitions(warehouse, S3Store(Watched(s3_client, another_row), "coinwatch", "team"), NOW) == {
-        "raw": 1,
-        "processed": 1,
-    }
+    store = S3Store(Watched(s3_client, another_row), "coinwatch", "team")
+    assert upload_partitions(warehouse, store, NOW) == {"raw": 1, "processed": 1}
     assert pending(warehouse) == [("processed", TEN), ("raw", TEN)]
     upload_partitions(warehouse, S3Store(s3_client, "coinwatch", "team"), NOW)
     found = objects(s3_client)
     assert [text.count("\n") for text in found.values()] == [3, 3]
     assert ledger(warehouse) == hashes(found)
     assert pending(warehouse) == []
+    warehouse.dispose()
 
 
 @pytest.mark.parametrize("killed_before", [0, 1, 4, 9])
