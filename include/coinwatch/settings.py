@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from coinwatch.errors import WrongInput
+
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 """The folder that holds dags/, include/ and data/."""
 
@@ -29,7 +31,7 @@ _SECRETS = {"heartbeat_url"}
 """Settings whose value is never shown."""
 
 
-class SettingsError(ValueError):
+class SettingsError(WrongInput):
     """A setting has a wrong value; the message names the variable, the value and what is allowed."""
 
 

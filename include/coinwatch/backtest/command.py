@@ -13,7 +13,7 @@ from coinwatch.alerts.decide import Transition
 from coinwatch.backtest.picture import Series, draw
 from coinwatch.backtest.simulation import Simulation, simulate
 from coinwatch.files import replace_file
-from coinwatch.local.errors import RunError, WrongInput
+from coinwatch.errors import RunError, WrongInput
 from coinwatch.quarantine.screening import Value
 from coinwatch.rules import RuleBook
 from coinwatch.slack.messages import describe, told_time

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, select
 
-from coinwatch.local.errors import WrongInput
+from coinwatch.errors import WrongInput
 from coinwatch.quarantine.screening import Value
 from coinwatch.times import parse_time
 from coinwatch.warehouse import schema
