@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from coinwatch.app import App
 
 
-class CoinReport(BaseModel):
+class CoinStatus(BaseModel):
     """One coin in the warehouse.
 
     Attributes:
@@ -44,13 +44,22 @@ class CoinReport(BaseModel):
     sigma_1h_pct: float | None = None
 
 
-class AlertReport(BaseModel):
+class AlertStatus(BaseModel):
     """An alert of the last day."""
 
     severity: str
     message: str
     delivery: str
     delivery_error: str | None
+
+
+class IssueStatus(BaseModel):
+    """An open pipeline issue."""
+
+    key: str
+    title: str
+    detail: str
+    action: str
 
 
 class Status(BaseModel):
@@ -64,11 +73,13 @@ class Status(BaseModel):
         left: What is still to be taken in, computed or uploaded; each a sentence.
     """
 
-    as_of: datetime
-    coins: list[CoinReport]
-    alerts: list[AlertReport]
+    as_of: datetime | None
+    simulated: bool
+    coins: list[CoinStatus]
+    alerts: list[AlertStatus]
     objects: dict[str, int]
     left: list[str]
+    issues: list[IssueStatus] = []
 
     @property
     def without_price(self) -> list[str]:
@@ -86,7 +97,8 @@ def read(app: "App", as_of: datetime | None = None) -> Status:
     settings = app.settings
     with app.warehouse.begin() as connection:
         return Status(
-            as_of=as_of or app.clock(),
+            as_of=as_of,
+            simulated=app.simulated,
             coins=[_coin(connection, settings.currency, coin, as_of) for coin in settings.coins],
             alerts=_alerts(connection, (as_of or app.clock()) - timedelta(hours=24)),
             objects=_objects(connection, settings),
@@ -94,7 +106,7 @@ def read(app: "App", as_of: datetime | None = None) -> Status:
         )
 
 
-def _coin(connection: Connection, currency: str, coin: str, as_of: datetime | None) -> CoinReport:
+def _coin(connection: Connection, currency: str, coin: str, as_of: datetime | None) -> CoinStatus:
     stored, statistics = schema.prices, schema.price_statistics
     rows, first, last = connection.execute(
         select(func.count(), func.min(stored.c.ts), func.max(stored.c.ts)).where(
@@ -112,20 +124,20 @@ def _coin(connection: Connection, currency: str, coin: str, as_of: datetime | No
         )
         .where(statistics.c.coin == coin, statistics.c.currency == currency, statistics.c.ts == (as_of or last))
     ).one_or_none()
-    report = CoinReport(coin=coin, currency=currency, rows=rows, first=first, last=last)
+    report = CoinStatus(coin=coin, currency=currency, rows=rows, first=first, last=last)
     return report if row is None else report.model_copy(update=_statistics(row))
 
 
 def _statistics(row: "Row[tuple[object, ...]]") -> dict[str, object]:
-    names = CoinReport.model_fields.keys() & row._mapping.keys() - {"coin", "currency"}  # noqa: SLF001 - SQLAlchemy's public name
+    names = CoinStatus.model_fields.keys() & row._mapping.keys() - {"coin", "currency"}  # noqa: SLF001 - SQLAlchemy's public name
     return {name: row._mapping[name] for name in names} | {"price": float(row._mapping["price"])}  # noqa: SLF001 - likewise
 
 
-def _alerts(connection: Connection, since: datetime) -> list[AlertReport]:
+def _alerts(connection: Connection, since: datetime) -> list[AlertStatus]:
     table = schema.alerts
     query = select(table).where(table.c.raised_at >= since).order_by(table.c.raised_at.desc(), table.c.id)
     return [
-        AlertReport(
+        AlertStatus(
             severity=row.severity, message=row.message, delivery=row.delivery, delivery_error=row.delivery_error
         )
         for row in connection.execute(query)

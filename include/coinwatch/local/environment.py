@@ -19,7 +19,7 @@ SANDBOX_PORT = 8481
 POOL = {
     "name": "coingecko",
     "slots": 1,
-    "description": "Requests to CoinGecko, one after the other: all tasks share its rate limit",
+    "description": "Requests to CoinGecko",
 }
 
 _PASSWORDS = "simple_auth_manager_passwords.json.generated"

@@ -99,7 +99,7 @@ class FirstHour:
             status = self.read_status(as_of)
             left = status.left
             if not left:
-                _expect_prices(status)
+                _expect_prices(status, as_of)
                 return status
             idle_since = idle_since or time.monotonic()
             if time.monotonic() - idle_since > OVERDUE:
@@ -158,11 +158,11 @@ class FirstHour:
         return folder / f"attempt={task['try_number']}.log"
 
 
-def _expect_prices(status: "Status") -> None:
+def _expect_prices(status: "Status", as_of: datetime) -> None:
     if status.without_price:
         raise RunError(
             f"every task succeeded, but the warehouse has no price of {', '.join(status.without_price)} as of "
-            f"{format_time(status.as_of)}. Check COINWATCH_COINS; the log of fetch_prices says what CoinGecko answered"
+            f"{format_time(as_of)}. Check COINWATCH_COINS; the log of fetch_prices says what CoinGecko answered"
         )
 
 

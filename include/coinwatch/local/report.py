@@ -8,7 +8,7 @@ from coinwatch.settings import Settings
 from coinwatch.times import format_time
 
 if TYPE_CHECKING:
-    from coinwatch.status import AlertReport, CoinReport, Status
+    from coinwatch.status import AlertStatus, CoinStatus, Status
 
 SHOWN = 5
 """Coins and alerts that are shown in full."""
@@ -39,13 +39,16 @@ def _lines(status: "Status", settings: Settings) -> _Lines:
     else:
         yield "S3", "nothing is uploaded: COINWATCH_S3_BUCKET is empty"
     yield from (("Left", left) for left in status.left)
+    yield from (("Issue", f"{issue.title}. {issue.detail} {issue.action}") for issue in status.issues)
     yield "Files", str(settings.archive_path)
     for name in settings.coins[:SHOWN]:
         yield "", str(settings.raw_path(name))
         yield "", str(settings.processed_path(name))
+    if status.simulated:
+        yield "Prices", "SIMULATED: nothing of this is real, and nothing left this machine"
 
 
-def _coin(coin: "CoinReport") -> _Lines:
+def _coin(coin: "CoinStatus") -> _Lines:
     if coin.first is None or coin.last is None:
         yield coin.coin, "no rows"
         return
@@ -63,7 +66,7 @@ def _coin(coin: "CoinReport") -> _Lines:
     yield "", f"change in 1 hour {hour}, in 24 hours {day}; typical move in an hour {typical}"
 
 
-def _alerts(alerts: "list[AlertReport]") -> _Lines:
+def _alerts(alerts: "list[AlertStatus]") -> _Lines:
     yield "Alerts", f"{len(alerts)} in the last 24 hours" if alerts else "none in the last 24 hours"
     for alert in alerts[:SHOWN]:
         reason = f" ({alert.delivery_error})" if alert.delivery_error else ""

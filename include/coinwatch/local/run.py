@@ -181,8 +181,6 @@ class _Run:
             result = first_hour.take_through()
             say("the first hour went all the way through")
             self.print_line("\n" + indent(format_status(result, self.settings)))
-            if not self.options.live:
-                self.print_line("    Prices    SIMULATED: nothing of this is real, and nothing left this machine")
         except Interrupted:
             raise
         except RunError as error:
@@ -220,7 +218,7 @@ class _Run:
     def _stay(self, password: str, status: int) -> int:
         lines = [f"Airflow   http://localhost:{self.options.port}  user {USER}, password {password}"]
         if not self.options.live:
-            lines.append(f"Slack     http://{HOST}:{self.options.sandbox_port + 1}/  (the sandbox's)")
+            lines.append(f"Sandbox   http://{HOST}:{self.options.sandbox_port}/")
         lines += [f"Logs      {self.home / 'logs'}", f"Shell     set -a; . {self.home / 'env'}; set +a"]
         self.print_line(indent("\n".join(lines)) + "\nCtrl-C ends everything.")
         try:
