@@ -31,13 +31,15 @@ PORT = 8080
 LIMIT = 15 * 60.0
 """Seconds for the first hour, from the start of the processes to the report."""
 
+_AIRFLOW = [sys.executable, "-m", "airflow"]
+# The logs are in one folder, so nothing has to serve them over a port of its own.
 _COMPONENTS = {
     "api-server": ["api-server"],
-    # The logs are in one folder, so nothing has to serve them over a port of its own.
     "scheduler": ["scheduler", "--skip-serve-logs"],
     "dag-processor": ["dag-processor"],
-    "triggerer": ["triggerer", "--skip-serve-logs"],
 }
+_TRIGGERER = ["triggerer", "--skip-serve-logs"]
+"""Started after the first hour, for Dags of the user: the Dags of this project do not defer, and each start takes time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +202,10 @@ class _Run:
             command = [sys.executable, "-m", "coinwatch.cli", "sandbox", folder, f"--bucket={BUCKET}", *arguments]
             self.processes.start("sandbox", command)
         say("preparing Airflow's database")
-        airflow = [sys.executable, "-m", "airflow"]
-        self.processes.run("db-migrate", [*airflow, "db", "migrate"])
+        self.processes.run("db-migrate", [*_AIRFLOW, "db", "migrate"])
         say("starting Airflow")
         for name, arguments in _COMPONENTS.items():
-            self.processes.start(name, [*airflow, *arguments])
+            self.processes.start(name, [*_AIRFLOW, *arguments])
 
     def _read_status(self, as_of: datetime) -> "Status":
         # In a process of its own, because it needs Airflow's connections.
@@ -216,6 +217,7 @@ class _Run:
         return Status.model_validate_json(output.read_bytes())
 
     def _stay(self, password: str, status: int) -> int:
+        self.processes.start("triggerer", [*_AIRFLOW, *_TRIGGERER])
         lines = [f"Airflow   http://localhost:{self.options.port}  user {USER}, password {password}"]
         if not self.options.live:
             lines.append(f"Sandbox   http://{HOST}:{self.options.sandbox_port}/")
