@@ -104,7 +104,7 @@ def test_the_first_hour_goes_all_the_way_and_the_asset_starts_the_second_dag(tmp
     # With the sandbox and Airflow gone, the file is enough for Airflow's own commands.
     home = tmp_path / "home" / "sandbox"
     load = f"set -a; . '{home}/env'; set +a; exec '{sys.executable}' -m airflow connections get slack_default -o json"
-    shown = subprocess.run(["sh", "-c", load], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(["/bin/sh", "-c", load], capture_output=True, text=True, check=True).stdout
     assert json.loads(shown)[0]["host"] == f"http://127.0.0.1:{first + 1}/services"
     pools = ask_airflow(tmp_path, "sandbox", "SELECT pool, slots FROM slot_pool WHERE pool != 'default_pool'")
     assert pools == [("coingecko", 1)]

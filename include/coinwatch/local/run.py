@@ -39,7 +39,7 @@ _COMPONENTS = {
     "dag-processor": ["dag-processor"],
 }
 _TRIGGERER = ["triggerer", "--skip-serve-logs"]
-"""Started after the first hour, for Dags of the user: the Dags of this project do not defer, and each start takes time."""
+"""Starts after the first hour, which it would delay: no Dag of this project defers."""
 
 
 @dataclass(frozen=True, slots=True)
