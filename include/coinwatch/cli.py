@@ -36,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--once", action="store_true", help="end when the first hour went all the way through")
     command.add_argument("--port", help="of Airflow's page (COINWATCH_PORT; 8080)")
     command.add_argument("--sandbox-port", help="the first of the sandbox's three (COINWATCH_SANDBOX_PORT; 8481)")
-    command.add_argument("--limit", type=_limit, default=15.0, metavar="MINUTES", help="for the first hour (15)")
+    command.add_argument("--limit", type=_positive, default=15.0, metavar="MINUTES", help="for the first hour (15)")
     command.add_argument("--home", type=Path, help="folder for Airflow's own files (.airflow of the project)")
     command.set_defaults(function=_run)
 
@@ -51,31 +51,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="as JSON")
     command.set_defaults(function=_status)
 
-    command = commands.add_parser("backtest", help="what the alert rules would have sent for known prices")
-    command.add_argument("--days", type=_days, default=365.0, help="so many up to the newest price (365)")
+    command = commands.add_parser("backtest", help="the alerts that the rules raise on known prices")
+    command.add_argument("--days", type=_positive, default=365.0, help="days before the newest price (365)")
     command.add_argument("--coin", help="CoinGecko id (the first of COINWATCH_COINS)")
-    command.add_argument("--csv", type=Path, metavar="FILE", help="timestamp,price, instead of what is stored")
-    command.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a rule for a second run")
-    command.add_argument("--picture", type=Path, metavar="FILE.svg", help="where to draw (backtest-<coin>.svg)")
+    command.add_argument("--csv", type=Path, metavar="FILE", help="timestamp,price instead of the stored prices")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a rule, for a second run")
+    command.add_argument(
+        "--chart", type=Path, metavar="FILE", help="PNG or SVG (backtest-<coin>.png in the data folder)"
+    )
     command.set_defaults(function=_backtest)
     return parser
 
 
-def _limit(text: str) -> float:
-    return _number(text, 24 * 60, "minutes are needed, more than 0 and less than a day")
-
-
-def _days(text: str) -> float:
-    return _number(text, 100_000, "a number of days is needed")
-
-
-def _number(text: str, limit: float, problem: str) -> float:
+def _positive(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = 0
-    if not 0 < number < limit:
-        raise argparse.ArgumentTypeError(f"{text!r}: {problem}")
+    if not 0 < number < 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 and below 100,000 is needed")
     return number
 
 
@@ -128,12 +122,15 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _backtest(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from coinwatch.backtest.command import backtest, parse_changes
     from coinwatch.backtest.values import csv_values, stored_values
     from coinwatch.rules import load_rules
     from coinwatch.settings import load_settings
 
     settings = load_settings()
+    rules = load_rules(settings.config)
     coin = options.coin or settings.coins[0]
     changes = parse_changes(options.set)
     if options.csv is not None:
@@ -143,8 +140,9 @@ def _backtest(options: argparse.Namespace) -> int:
         from coinwatch.app import App
 
         values = stored_values(App(settings).warehouse, coin, settings.currency)
-    picture = options.picture or settings.data_dir / f"backtest-{coin}.svg"
-    backtest(values, coin, settings.currency, options.days, load_rules(settings.config), changes, picture, _say)
+    chart = options.chart or settings.data_dir / f"backtest-{coin}.png"
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    backtest(values, coin, settings.currency, options.days, rules, changes, chart, console)
     return 0
 
 

@@ -18,27 +18,17 @@ class CoinwatchError(RuntimeError):
         self.retry_after = retry_after
 
 
-class WrongOrder(CoinwatchError):
-    """What a person asked for cannot be done; the message says what can."""
-
-    retryable = False
-
-
-class WrongInput(CoinwatchError):
-    """An argument, variable or file of the user is wrong; nothing was started or changed."""
+class InvalidAction(CoinwatchError):
+    """An operator's action that is not possible; the message says which ones are."""
 
     retryable = False
     exit_status = 2
 
 
-class RunError(CoinwatchError):
-    """A command cannot finish; the message says why."""
+class Interrupted(CoinwatchError):
+    """A signal asked the command to end."""
 
     retryable = False
-
-
-class Interrupted(RunError):
-    """A signal asked the command to end."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(f"ended by signal {signal}")

@@ -15,8 +15,8 @@ PROJECT = Path(__file__).resolve().parents[2]
     ("arguments", "problem"),
     [
         pytest.param([], "the following arguments are required: COMMAND", id="no command"),
-        pytest.param(["run", "--limit", "0"], "argument --limit: '0': minutes are needed", id="limit"),
-        pytest.param(["backtest", "--days", "x"], "argument --days: 'x': a number of days", id="days"),
+        pytest.param(["run", "--limit", "0"], "argument --limit: '0': a number above 0", id="limit"),
+        pytest.param(["backtest", "--days", "x"], "argument --days: 'x': a number above 0", id="days"),
     ],
 )
 def test_wrong_arguments_are_named(capsys, arguments, problem):

@@ -14,7 +14,7 @@ from coinwatch.compose import layout
 from coinwatch.compose.databases import ANALYST, OWNERS, make_databases
 from coinwatch.compose.output import say
 from coinwatch.local.airflow_settings import at_host, load_into_airflow, read_airflow_settings
-from coinwatch.errors import RunError, WrongInput
+from coinwatch.local.errors import RunError, WrongInput
 from coinwatch.settings import WAREHOUSE_CONN_ID
 
 USER = "admin"

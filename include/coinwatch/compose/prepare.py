@@ -16,7 +16,7 @@ from urllib.request import urlopen
 from coinwatch.compose import layout, secrets
 from coinwatch.compose.output import say
 from coinwatch.compose.secrets import Secret, check_secrets, keep_secrets, write_private
-from coinwatch.errors import RunError, WrongInput
+from coinwatch.local.errors import RunError, WrongInput
 from coinwatch.local.home import sandbox_settings_file
 from coinwatch.local.run import BUCKET
 from coinwatch.rules import load_rules

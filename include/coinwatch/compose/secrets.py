@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from coinwatch.errors import WrongInput
+from coinwatch.local.errors import WrongInput
 
 PASSWORD_MIN = 12
 """Characters; a generated one has 24."""

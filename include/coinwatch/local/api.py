@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import requests
 
-from coinwatch.errors import RunError
+from coinwatch.errors import CoinwatchError
 from coinwatch.local.environment import USER
 
 TIMEOUT = 10
@@ -78,6 +78,8 @@ class AirflowApi:
                     content: dict[str, Any] = response.json()
                     return content
                 if response.status_code < 500:
-                    raise RunError(f"Airflow answers {response.status_code} to {method} {path}: {response.text[:300]}")
+                    raise CoinwatchError(
+                        f"Airflow answers {response.status_code} to {method} {path}: {response.text[:300]}"
+                    )
                 problem = f"HTTP {response.status_code}"
             self._pause(f"Airflow to answer ({method} {path}: {problem})")

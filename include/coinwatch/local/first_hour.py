@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coinwatch.errors import RunError
+from coinwatch.errors import CoinwatchError
 from coinwatch.local.api import AirflowApi
 from coinwatch.local.environment import POOL
 from coinwatch.local.processes import indent
@@ -58,7 +58,7 @@ class FirstHour:
         """Trigger `ingest_prices`, and wait until nothing that it started is left to do.
 
         Raises:
-            RunError: A Dag file cannot be read, a task failed, a process ended, or it takes too long.
+            CoinwatchError: A Dag file cannot be read, a task failed, a process ended, or it takes too long.
             Interrupted: A signal came.
         """
         self.api.log_in(self.password)
@@ -75,7 +75,7 @@ class FirstHour:
             errors = self.api.import_errors()
             if errors:
                 texts = [f"{file}:\n{indent(trace)}" for file, trace in errors.items()]
-                raise RunError("Airflow cannot read these Dag files:\n" + "\n".join(texts))
+                raise CoinwatchError("Airflow cannot read these Dag files:\n" + "\n".join(texts))
             paused = self.api.dags()
             if {INGEST, PROCESS} <= paused.keys():
                 break
@@ -125,7 +125,7 @@ class FirstHour:
         for task in sorted(tasks, key=lambda task: task["end_date"] or ""):
             self._look_at_task(run, task)
         if run["state"] == "failed":
-            raise RunError(self._why_failed(run, tasks))
+            raise CoinwatchError(self._why_failed(run, tasks))
         if run["state"] == "success":
             self._said.add((run["dag_id"], run["dag_run_id"]))
 
@@ -160,7 +160,7 @@ class FirstHour:
 
 def _expect_prices(status: "Status", as_of: datetime) -> None:
     if status.without_price:
-        raise RunError(
+        raise CoinwatchError(
             f"every task succeeded, but the warehouse has no price of {', '.join(status.without_price)} as of "
             f"{format_time(as_of)}. Check COINWATCH_COINS; the log of fetch_prices says what CoinGecko answered"
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import psutil
 
-from coinwatch.errors import WrongInput
+from coinwatch.errors import InvalidAction
 from coinwatch.local.environment import HOST
 
 
@@ -27,12 +27,12 @@ def read_port(environ: Mapping[str, str], variable: str, default: int) -> int:
     """Return the port that a variable of the environment sets.
 
     Raises:
-        WrongInput: Its value is not a port.
+        InvalidAction: Its value is not a port.
     """
     try:
         return parse_port(environ.get(variable) or str(default))
     except ValueError as error:
-        raise WrongInput(f"{variable}={error}") from None
+        raise InvalidAction(f"{variable}={error}") from None
 
 
 def check_ports(ports: Mapping[str, int], remedies: Mapping[str, str]) -> None:
@@ -43,7 +43,7 @@ def check_ports(ports: Mapping[str, int], remedies: Mapping[str, str]) -> None:
         remedies: How to choose another port, by purpose.
 
     Raises:
-        WrongInput: One is not; the message has a line for each.
+        InvalidAction: One is not; the message has a line for each.
     """
     problems, seen = [], set()
     for purpose, port in ports.items():
@@ -59,7 +59,7 @@ def check_ports(ports: Mapping[str, int], remedies: Mapping[str, str]) -> None:
         if problem:
             problems.append(f"port {port} ({purpose}) {problem}. {remedies[purpose]}")
     if problems:
-        raise WrongInput("\n".join(problems))
+        raise InvalidAction("\n".join(problems))
 
 
 def _is_free(port: int) -> bool:

@@ -18,7 +18,7 @@ from typing import Self
 
 import psutil
 
-from coinwatch.errors import Interrupted, RunError
+from coinwatch.errors import Interrupted, CoinwatchError
 
 PATIENCE = 6.0
 """Seconds that the processes get to end by themselves; then their descendants get a SIGTERM and half as long."""
@@ -68,20 +68,20 @@ class Processes:
         """Run a process to its end, with its output in a file.
 
         Raises:
-            RunError: It failed, or another process ended meanwhile.
+            CoinwatchError: It failed, or another process ended meanwhile.
             Interrupted: A signal came.
         """
         process = self._popen(command, self._log(name), output)
         while process.poll() is None:
             self.wait(_TICK)
         if process.returncode:
-            raise RunError(_ended(name, process.returncode, self._log(name)))
+            raise CoinwatchError(_ended(name, process.returncode, self._log(name)))
 
     def wait(self, seconds: float) -> None:
         """Wait while all processes run.
 
         Raises:
-            RunError: One ended; the message has the end of its log.
+            CoinwatchError: One ended; the message has the end of its log.
             Interrupted: A signal came.
         """
         end = time.monotonic() + seconds
@@ -90,7 +90,7 @@ class Processes:
                 raise Interrupted(self._signal)
             for name, process in self._running.items():
                 if process.poll() is not None:
-                    raise RunError(_ended(name, process.returncode, self._log(name)))
+                    raise CoinwatchError(_ended(name, process.returncode, self._log(name)))
             left = end - time.monotonic()
             if left <= 0:
                 return
@@ -124,7 +124,9 @@ class Processes:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
         if not _end_descendants(signal.SIGKILL, self._patience):
-            raise RunError(f"these processes cannot be ended: {sorted(process.pid for process in _descendants())}")
+            raise CoinwatchError(
+                f"these processes cannot be ended: {sorted(process.pid for process in _descendants())}"
+            )
 
 
 def _end_descendants(number: int, seconds: float) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coinwatch.errors import Interrupted, RunError, WrongInput
+from coinwatch.errors import Interrupted, CoinwatchError, InvalidAction
 from coinwatch.local import environment
 from coinwatch.local.api import AirflowApi
 from coinwatch.local.environment import BUCKET, HOST, SANDBOX_PORT, USER
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from coinwatch.status import Status
 
 PORT = 8080
-
-LIMIT = 15 * 60.0
-"""Seconds for the first hour, from the start of the processes to the report."""
 
 _AIRFLOW = [sys.executable, "-m", "airflow"]
 # The logs are in one folder, so nothing has to serve them over a port of its own.
@@ -48,12 +45,10 @@ class RunOptions:
 
     Attributes:
         settings: The user's settings.
-        home: Folder for AIRFLOW_HOME; the sandbox and the real services have one each in it.
+        home: Folder that has an AIRFLOW_HOME for the sandbox and one for the real services.
         live: Use the real services, not the sandbox.
         once: End when the first hour went through.
-        port: Of Airflow's page.
-        sandbox_port: The first of the sandbox's three.
-        limit: Seconds for the first hour.
+        limit: Seconds for the first hour, from the start of the processes to the report.
     """
 
     settings: Settings
@@ -62,7 +57,7 @@ class RunOptions:
     once: bool = False
     port: int = PORT
     sandbox_port: int = SANDBOX_PORT
-    limit: float = LIMIT
+    limit: float = 900.0
 
 
 def sandbox_settings(settings: Settings) -> Settings:
@@ -86,8 +81,8 @@ def run(options: RunOptions, environ: Mapping[str, str], say: Callable[[str], No
         Exit status: 0 if the first hour went through.
 
     Raises:
-        WrongInput: A setting, port or folder is wrong; nothing was started.
-        RunError: Something did not start or ended, or `once` is set and the first hour did not go through.
+        InvalidAction: A setting, port or folder is wrong; nothing was started.
+        CoinwatchError: Something did not start or ended, or `once` is set and the first hour did not go through.
         Interrupted: A signal came before the first hour was through.
     """
     settings = options.settings if options.live else sandbox_settings(options.settings)
@@ -118,7 +113,7 @@ def _only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise WrongInput(
+            raise InvalidAction(
                 f"another run uses {folder} (process {lock.read().strip()}). End it first, by Ctrl-C or SIGTERM"
             ) from None
         lock.truncate(0)
@@ -133,7 +128,7 @@ def _check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise WrongInput(f"the folder {folder} cannot be written to: {error.strerror}") from None
+        raise InvalidAction(f"the folder {folder} cannot be written to: {error.strerror}") from None
 
 
 def _check_ports(options: RunOptions) -> None:
@@ -168,7 +163,7 @@ class _Run:
 
         def pause(what: str) -> None:
             if time.monotonic() > end:
-                raise RunError(
+                raise CoinwatchError(
                     f"gave up after {self.options.limit / 60:.0f} minutes of waiting for {what}. The logs are in "
                     f"{self.home / 'logs'}; --limit sets a longer time for a slow machine"
                 )
@@ -185,7 +180,7 @@ class _Run:
             self.print_line("\n" + indent(format_status(result, self.settings)))
         except Interrupted:
             raise
-        except RunError as error:
+        except CoinwatchError as error:
             # Airflow stays up, so that the user can see what went wrong, unless a process ended.
             self.processes.wait(0)
             if self.options.once:

@@ -8,7 +8,7 @@ import pytest
 from coinwatch.compose import init as init_module
 from coinwatch.compose import layout
 from coinwatch.compose.init import init
-from coinwatch.errors import RunError, WrongInput
+from coinwatch.local.errors import RunError, WrongInput
 from coinwatch.local.home import AirflowHome
 
 PROJECT = Path(__file__).resolve().parents[3]

@@ -6,7 +6,7 @@ import pytest
 
 from coinwatch.compose import layout, prepare, secrets
 from coinwatch.compose.prepare import check_environment, hand_out, open_folder
-from coinwatch.errors import RunError, WrongInput
+from coinwatch.local.errors import RunError, WrongInput
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others, as `prepare` does")
 

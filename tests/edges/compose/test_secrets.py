@@ -5,7 +5,7 @@ from cryptography.fernet import Fernet, MultiFernet
 
 from coinwatch.compose import secrets
 from coinwatch.compose.secrets import ALL, check_secrets, keep_secrets, write_private
-from coinwatch.errors import WrongInput
+from coinwatch.local.errors import WrongInput
 
 
 def test_what_is_made_is_as_it_has_to_be(tmp_path):

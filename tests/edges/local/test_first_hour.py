@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from coinwatch.errors import RunError
+from coinwatch.errors import CoinwatchError
 from coinwatch.local import first_hour
 from coinwatch.local.first_hour import FirstHour
 from coinwatch.local.task_log import read_task_log
@@ -102,7 +102,7 @@ def test_a_run_that_failed_ends_it_with_the_reason_and_the_log(airflow, take_thr
     airflow.task |= {"state": "failed", "try_number": 2}
     log = tmp_path / "dag_id=ingest_prices" / "run_id=r" / "task_id=fetch_prices" / "attempt=2.log"
     write(log, {"error_detail": [{"exc_type": "KeyRejected", "exc_value": "HTTP 401"}]})
-    with pytest.raises(RunError) as error:
+    with pytest.raises(CoinwatchError) as error:
         take_through()
     assert "    KeyRejected: HTTP 401\n" in str(error.value)
     assert str(log) in str(error.value)
@@ -116,13 +116,13 @@ def test_a_try_that_is_repeated_later_is_printed_with_the_reason(airflow, said, 
 
 def test_a_dag_file_that_cannot_be_read_ends_it(airflow, take_through):
     airflow.errors = {"ingest_prices.py": "SyntaxError"}
-    with pytest.raises(RunError, match=r"(?s)ingest_prices\.py.*SyntaxError"):
+    with pytest.raises(CoinwatchError, match=r"(?s)ingest_prices\.py.*SyntaxError"):
         take_through()
     assert airflow.triggered == []
 
 
 def test_an_hour_without_a_price_did_not_go_through(take_through):
-    with pytest.raises(RunError, match=r"no price of bitcoin as of 2026-11-22T12:00:00Z"):
+    with pytest.raises(CoinwatchError, match=r"no price of bitcoin as of 2026-11-22T12:00:00Z"):
         take_through(status(price=None))
 
 

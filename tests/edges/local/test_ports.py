@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from coinwatch.errors import WrongInput
+from coinwatch.errors import InvalidAction
 from coinwatch.local.ports import check_ports, read_port
 
 
@@ -22,7 +22,7 @@ def taken_port():
 def test_each_port_that_cannot_be_used_has_a_line_with_purpose_reason_and_remedy(taken_port):
     taken, pid = taken_port
     remedies = dict.fromkeys(("the page", "Slack", "S3", "CoinGecko"), "Choose another one with X")
-    with pytest.raises(WrongInput) as error:
+    with pytest.raises(InvalidAction) as error:
         check_ports({"the page": taken, "Slack": taken, "S3": 65536}, remedies)
     lines = str(error.value).splitlines()
     assert lines[0].startswith(f"port {taken} (the page) is taken by process {pid} (python")
@@ -47,7 +47,7 @@ def can_bind(port):
 
 @pytest.mark.parametrize("text", ["80", "65536", "-8080", "8080.0", "eighty", "\u0668\u0660\u0668\u0660"])
 def test_a_variable_without_a_port_is_named(text):
-    with pytest.raises(WrongInput) as error:
+    with pytest.raises(InvalidAction) as error:
         read_port({"COINWATCH_PORT": text}, "COINWATCH_PORT", 8080)
     assert str(error.value) == f"COINWATCH_PORT={text!r}: a port from 1024 to 65535 is needed"
 

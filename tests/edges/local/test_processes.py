@@ -15,7 +15,7 @@ INCLUDE = Path(__file__).resolve().parents[3] / "include"
 RUN = """
 import os, signal, sys
 from pathlib import Path
-from coinwatch.errors import RunError
+from coinwatch.errors import CoinwatchError
 from coinwatch.local.processes import Processes
 
 folder = Path(sys.argv[1])
@@ -25,7 +25,7 @@ try:
         processes.start("component", [sys.executable, folder / "component.py"])
         while True:
             processes.wait(0.05)
-except RunError as error:
+except CoinwatchError as error:
     print(error)
     raise SystemExit(error.exit_status) from None
 """

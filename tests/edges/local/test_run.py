@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from coinwatch.errors import WrongInput
+from coinwatch.errors import CoinwatchError, InvalidAction
 from coinwatch.local.run import RunOptions, _only_one, run, sandbox_settings
 from coinwatch.settings import load_settings
 
@@ -38,7 +38,7 @@ def test_the_sandbox_has_folders_and_a_bucket_of_its_own(tmp_path):
 @pytest.mark.parametrize(("live", "home"), [(True, "live"), (False, "sandbox")])
 def test_taken_ports_stop_it_and_simulated_and_real_runs_have_a_home_each(options, tmp_path, live, home):
     said = []
-    with pytest.raises(WrongInput) as error:
+    with pytest.raises(InvalidAction) as error:
         run(options(live=live), {}, said.append)
     other = "Choose three others with COINWATCH_SANDBOX_PORT=8481 (the first of them)"
     page = "Choose another one with COINWATCH_PORT, for example COINWATCH_PORT=8090 make run"
@@ -55,17 +55,19 @@ def test_taken_ports_stop_it_and_simulated_and_real_runs_have_a_home_each(option
 def test_a_second_run_of_the_same_home_is_refused(options):
     home = options().home / "sandbox"
     home.mkdir(parents=True)
-    with _only_one(home), pytest.raises(WrongInput, match=rf"another run uses {home} \(process {os.getpid()}\)"):
+    with _only_one(home), pytest.raises(InvalidAction, match=rf"another run uses {home} \(process {os.getpid()}\)"):
         run(options(), {}, print)
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(options, tmp_path):
     (tmp_path / "file").touch()
     settings = load_settings(data_dir=tmp_path / "file")
-    with pytest.raises(WrongInput, match=rf"the folder {tmp_path}/file/sandbox cannot be written to: Not a directory"):
+    with pytest.raises(
+        InvalidAction, match=rf"the folder {tmp_path}/file/sandbox cannot be written to: Not a directory"
+    ):
         run(options(settings=settings), {}, print)
 
 
 def test_wrong_rules_stop_it(options, tmp_path):
-    with pytest.raises(WrongInput, match=r"the rules file .*none\.yaml cannot be read"):
+    with pytest.raises(CoinwatchError, match=r"the rules file .*none\.yaml cannot be read"):
         run(options(settings=load_settings(config=tmp_path / "none.yaml")), {}, print)
