@@ -18,7 +18,7 @@ from typing import Self
 
 import psutil
 
-from coinwatch.errors import Interrupted, CoinwatchError
+from coinwatch.errors import CoinwatchError, Interrupted
 
 PATIENCE = 6.0
 """Seconds that the processes get to end by themselves; then their descendants get a SIGTERM and half as long."""

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coinwatch.errors import Interrupted, CoinwatchError, InvalidAction
+from coinwatch.errors import CoinwatchError, Interrupted, InvalidAction
 from coinwatch.local import environment
 from coinwatch.local.api import AirflowApi
 from coinwatch.local.environment import BUCKET, HOST, SANDBOX_PORT, USER
