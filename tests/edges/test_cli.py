@@ -29,10 +29,7 @@ def test_wrong_arguments_are_named(capsys, arguments, problem):
 def test_a_wrong_setting_ends_with_status_2_and_without_a_traceback(capsys, monkeypatch):
     monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "1000")
     assert main(["run"]) == 2
-    assert capsys.readouterr().err == (
-        "coinwatch: COINWATCH_HISTORY_DAYS='1000': 2 to 365 days are allowed: CoinGecko gives hourly prices only for "
-        "these\n"
-    )
+    assert capsys.readouterr().err.startswith("coinwatch: COINWATCH_HISTORY_DAYS='1000': ")
 
 
 @pytest.mark.parametrize(
