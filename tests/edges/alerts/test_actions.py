@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import insert, select
 
-from coinwatch.alerts.actions import Operator, InvalidAction
+from coinwatch.alerts.actions import InvalidAction, Operator
 from coinwatch.health.troubles import raise_trouble
 from coinwatch.slack.webhooks import mark_dead
 from coinwatch.warehouse import schema
