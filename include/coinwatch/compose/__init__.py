@@ -1,1 +1,1 @@
-"""What Docker Compose runs before Airflow: `prepare` (secrets, data folder), then `init` (databases, user, first hour)."""
+"""What Docker Compose runs before Airflow: `prepare` (secrets, data folder), then `init` (databases, user, pool)."""

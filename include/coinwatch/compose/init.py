@@ -8,36 +8,35 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from coinwatch.compose import prepare
+from coinwatch.compose.prepare import SECRETS, say
 from coinwatch.errors import CoinwatchError
 
 USER = "admin"
 FIRST_DAG = "ingest_prices"
 
 
-def init(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+def init(environ: Mapping[str, str]) -> None:
     """Bring everything to where Airflow's services can start.
 
     Args:
         environ: The variables of docker-compose.yaml.
-        say: Writes a line to the container's log.
 
     Raises:
         CoinwatchError: A step failed; the message says which and why.
     """
     check_broker(environ)
-    create_databases(environ, say)
-    run("migrate Airflow's database", ["airflow", "db", "migrate"], say)
+    create_databases(environ)
+    run("migrate Airflow's database", ["airflow", "db", "migrate"])
     migrate_warehouse()
-    login = create_user(environ, say)
+    login = create_user(environ)
     create_pool()
     if not has_run(FIRST_DAG):
         # The schedule would begin with the last full hour, from history; this brings a live price at once.
-        run("read the Dags", ["airflow", "dags", "reserialize"], say)
-        run(f"trigger {FIRST_DAG} for the first hour", ["airflow", "dags", "trigger", FIRST_DAG], say)
+        run("read the Dags", ["airflow", "dags", "reserialize"])
+        run(f"trigger {FIRST_DAG} for the first hour", ["airflow", "dags", "trigger", FIRST_DAG])
     say(f"Airflow: {environ.get('AIRFLOW__API__BASE_URL', 'http://localhost:8080')}, log in as {USER} with {login}")
 
 
@@ -64,7 +63,7 @@ def _answers(host: str, port: int) -> bool:
     return True
 
 
-def create_databases(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+def create_databases(environ: Mapping[str, str]) -> None:
     """Create roles and databases, or set the roles' current passwords.
 
     Raises:
@@ -78,17 +77,16 @@ def create_databases(environ: Mapping[str, str], say: Callable[[str], None]) -> 
         ". If it says `password authentication failed`, PostgreSQL's volume is older than the secrets: set "
         "POSTGRES_PASSWORD in .env and run docker compose exec postgres psql -U postgres -c '\\password'"
     )
-    run("create roles and databases", [*psql, f"--file={script}"], say, environ={**environ, **secrets}, hint=hint)
+    run("create roles and databases", [*psql, f"--file={script}"], environ={**environ, **secrets}, hint=hint)
 
 
 def _secret(name: str) -> str:
-    return (prepare.SECRETS / name).read_text()
+    return (SECRETS / name).read_text()
 
 
 def run(
     what: str,
     command: list[str],
-    say: Callable[[str], None],
     *,
     environ: Mapping[str, str] | None = None,
     hint: str = "",
@@ -115,7 +113,7 @@ def migrate_warehouse() -> None:
     App().warehouse.dispose()
 
 
-def create_user(environ: Mapping[str, str], say: Callable[[str], None]) -> str:
+def create_user(environ: Mapping[str, str]) -> str:
     """Create the user, or set the password that `.env` has.
 
     Returns:
@@ -152,7 +150,7 @@ def create_pool() -> None:
     from coinwatch.tasks import COINGECKO_POOL
 
     if Pool.get_pool(COINGECKO_POOL) is None:
-        Pool.create_or_update_pool(COINGECKO_POOL, 1, "Requests to CoinGecko, one after the other", False)
+        Pool.create_or_update_pool(COINGECKO_POOL, 1, "Requests to CoinGecko", include_deferred=False)
 
 
 def has_run(dag_id: str) -> bool:
@@ -171,7 +169,7 @@ def main() -> int:
     logging.disable(logging.WARNING)
     step = create_databases if sys.argv[1:] == ["databases"] else init
     try:
-        step(os.environ, lambda line: print(line, flush=True))
+        step(os.environ)
     except CoinwatchError as error:
         sys.stderr.write(f"coinwatch: {error}\n")
         return 1

@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from coinwatch.compose.secrets import AIRFLOW_UID, check_secrets, keep_secrets, write_secret
@@ -27,12 +27,11 @@ AWS = Path("/home/airflow/.aws")
 EXECUTORS = ("LocalExecutor", "CeleryExecutor")
 
 
-def prepare(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+def prepare(environ: Mapping[str, str]) -> None:
     """Do what has to be done before the first server starts.
 
     Args:
         environ: The variables of `.env` and docker-compose.yaml.
-        say: Writes a line to the container's log.
 
     Raises:
         CoinwatchError: A value is malformed, or the data folder is not writable.
@@ -47,7 +46,7 @@ def prepare(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     write_secret(SECRETS / "redis.conf", f"requirepass {values['REDIS_PASSWORD']}\n", 0o440)
     for name, content in airflow_files(values).items():
         write_secret(AIRFLOW / name, content, 0o400)
-    copy_aws(AWS, AIRFLOW / "aws", say)
+    copy_aws(AWS, AIRFLOW / "aws")
 
 
 def check_environment(environ: Mapping[str, str]) -> None:
@@ -117,7 +116,7 @@ def open_data_folder(folder: Path) -> None:
         ) from None
 
 
-def copy_aws(source: Path, target: Path, say: Callable[[str], None]) -> None:
+def copy_aws(source: Path, target: Path) -> None:
     """Copy AWS credentials to where Airflow's user can read them: in ~/.aws only their owner can."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(mode=0o750)
@@ -132,10 +131,16 @@ def copy_aws(source: Path, target: Path, say: Callable[[str], None]) -> None:
         write_secret(target / name, content, 0o400)
 
 
+def say(line: str) -> None:
+    """Write a line to the container's log, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Run `prepare`; return the exit status."""
     try:
-        prepare(os.environ, lambda line: print(line, flush=True))
+        prepare(os.environ)
     except CoinwatchError as error:
         sys.stderr.write(f"coinwatch: {error}\n")
         return 1
