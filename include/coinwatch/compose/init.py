@@ -84,13 +84,7 @@ def _secret(name: str) -> str:
     return (SECRETS / name).read_text()
 
 
-def run(
-    what: str,
-    command: list[str],
-    *,
-    environ: Mapping[str, str] | None = None,
-    hint: str = "",
-) -> None:
+def run(what: str, command: list[str], *, environ: Mapping[str, str] | None = None, hint: str = "") -> None:
     """Run a command; on failure show the end of its output.
 
     Raises:
