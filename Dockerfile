@@ -1,4 +1,4 @@
-# Two images: one for every Airflow service, one for the sandbox. How to change the version of Airflow: docs/operations.md.
+# Images of the Airflow services and of the sandbox. How to change the version of Airflow: docs/operations.md.
 ARG AIRFLOW_IMAGE=apache/airflow:3.3.2-python3.12
 
 FROM ${AIRFLOW_IMAGE} AS base
