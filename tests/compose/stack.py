@@ -168,7 +168,7 @@ class Stack:
         found: list[dict[str, Any]] = json.loads(inspected.stdout)
         return found
 
-    def up(self, *arguments: str, limit: int = 600) -> None:
+    def up(self, *arguments: str, limit: int = 900) -> None:
         """Start everything, and wait until it is healthy."""
         self.compose("up", "--detach", "--wait", "--wait-timeout", str(limit), *arguments, limit=limit + 60)
 
