@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, Row, Table, select
 
 from coinwatch.alerts.incidents import WATCH_FEED
 from coinwatch.files import locked
+from coinwatch.health import issues
 from coinwatch.health.troubles import end_trouble, raise_trouble
 from coinwatch.rules import RuleBook
 from coinwatch.settings import FAILURES_CONN_ID, SLACK_CONN_ID
@@ -383,6 +384,63 @@ def send_slack_alerts(app: "App") -> int:
         Alerts that were delivered.
     """
     return delivery(app).deliver()
+
+
+def send_issues(app: "App") -> int:
+    """Send the pipeline issues that are due.
+
+    Raises:
+        SlackError: Slack refused them; they stay due.
+    """
+    with app.warehouse.begin() as connection:
+        due = issues.due(connection, app.clock())
+    if not due:
+        return 0
+    states = {"resolved": "over"}
+    notes = [
+        TroubleNote(
+            id=row.key,
+            state=states.get(row.state, "reminder" if row.notified_at else "begun"),
+            title=row.title,
+            what=row.detail,
+            action=row.action,
+            link=row.link,
+            since=row.opened_at,
+            raised_at=app.clock(),
+        )
+        for row in due
+    ]
+    if not _post_notes(app, notes):
+        return 0
+    with app.warehouse.begin() as connection:
+        issues.mark_notified(connection, due, app.clock())
+    return len(due)
+
+
+def post_issue(app: "App", *, title: str, detail: str, action: str, link: str | None) -> bool:
+    """Post an issue without the warehouse.
+
+    Returns:
+        Whether Slack accepted it.
+    """
+    now = app.clock()
+    note = TroubleNote(title, "begun", title, detail, action, link, now, now)
+    try:
+        return _post_notes(app, [note])
+    except SlackError as error:
+        log.error("%s: %s", title, error)
+        return False
+
+
+def _post_notes(app: "App", notes: Sequence[TroubleNote]) -> bool:
+    message = messages.trouble_message(notes, simulated=app.simulated)
+    if app.slack.failures is not None:
+        post(app.slack.failures, message, FAILURES_CONN_ID)
+    elif app.slack.alerts is not None:
+        post(app.slack.alerts, message, SLACK_CONN_ID)
+    else:
+        return False
+    return True
 
 
 def _setting(rules: RuleBook, coin: str, rule: str) -> str:
