@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
@@ -34,15 +35,7 @@ _w = schema.pending_work.c
 
 
 class CoinStatus(BaseModel):
-    """One coin in the warehouse; the statistics are those of the contract, section 5.
-
-    Attributes:
-        rows: Prices stored.
-        first: Time of the oldest one.
-        last: Time of the newest one.
-        price: The price at the as-of time, or the newest one; None if there is none.
-        source: ``live`` or ``history``.
-    """
+    """One coin: how many prices are stored from when to when, and price and statistics at the as-of time, if any."""
 
     coin: str
     currency: str
@@ -91,14 +84,7 @@ class IssueStatus(BaseModel):
 
 
 class Undelivered(BaseModel):
-    """Alerts that Slack does not have yet.
-
-    Attributes:
-        pending: How many are to be sent.
-        oldest: When the oldest of these was raised.
-        error: Why the last delivery failed.
-        not_configured: How many wait for a connection to Slack.
-    """
+    """Alerts that Slack does not have yet; ``oldest`` and ``error`` are those of the pending ones."""
 
     pending: int = 0
     oldest: datetime | None = None
@@ -107,22 +93,13 @@ class Undelivered(BaseModel):
 
 
 class Backlog(BaseModel):
-    """What S3 does not have yet.
-
-    Attributes:
-        partitions: Hours of a layer.
-        manifest_bytes: Bytes of the manifest whose snapshots are not uploaded.
-    """
+    """What S3 does not have yet: partitions, and the snapshots in the manifest's last bytes."""
 
     partitions: int = 0
     manifest_bytes: int = 0
 
-    def __bool__(self) -> bool:
-        """Return whether anything is left to upload."""
-        return bool(self.partitions or self.manifest_bytes)
-
     def __str__(self) -> str:
-        """Return it for logs and messages."""
+        """Return it for messages; empty if nothing is left."""
         counts = ((self.partitions, "partitions"), (self.manifest_bytes, "bytes of the archive's manifest"))
         return " and ".join(f"{count:,} {what}" for count, what in counts if count)
 
@@ -133,14 +110,10 @@ class Status(BaseModel):
     Attributes:
         at: When it was read.
         as_of: The time of the coins' prices; None: the newest of each.
-        simulated: Whether the prices come from the sandbox.
-        coins: In the order of the settings.
-        alerts: Of the 24 hours before ``as_of``, or before now; newest first.
+        alerts: Of the last 24 hours, newest first.
         objects: What S3 has, by layer.
         left: Work that is left, a sentence each.
-        incidents: The open ones, oldest first.
-        issues: The open ones, oldest first.
-        budget: Requests to CoinGecko; None if the connection to CoinGecko is wrong.
+        incidents: Open ones, oldest first; so are the issues.
     """
 
     at: datetime
@@ -181,7 +154,7 @@ def read(app: "App", as_of: datetime | None = None) -> Status:
             coins=_coins(connection, app.settings, as_of),
             alerts=_alerts(connection, (as_of or now) - timedelta(hours=24)),
             objects=_objects(connection, app.settings),
-            left=_unread_logs(connection, app.settings) + _work(connection, backlog),
+            left=_left(connection, app.settings, backlog),
             incidents=_rows(IncidentStatus, open_incidents(connection)),
             issues=_rows(IssueStatus, issues.open_issues(connection)),
             undelivered=undelivered(connection),
@@ -284,23 +257,15 @@ def _positions(connection: Connection) -> dict[str, int]:
     return {row.log: row.position for row in connection.execute(select(table.c.log, table.c.position))}
 
 
-def _unread_logs(connection: Connection, settings: Settings) -> list[str]:
-    read = _positions(connection)
-    left = []
+def _left(connection: Connection, settings: Settings, backlog: Backlog) -> list[str]:
+    read, left = _positions(connection), []
     for coin in settings.coins:
         path = settings.raw_path(coin)
         unread = (path.stat().st_size if path.exists() else 0) - read.get(f"raw:{coin}", 0)
         if unread > 0:
             left.append(f"{unread:,} bytes of {path} are not in the warehouse")
-    return left
-
-
-def _work(connection: Connection, backlog: Backlog) -> list[str]:
-    waiting: dict[str, list[Any]] = {}
-    for row in connection.execute(select(schema.pending_work).order_by(_w.step, _w.since, _w.coin)):
-        waiting.setdefault(row.step, []).append(row)
-    left = [
-        f"{step}: work is left for {named([row.coin for row in rows])}, from {format_time(rows[0].since)}"
-        for step, rows in waiting.items()
-    ]
-    return [*left, f"{backlog} are not in S3"] if backlog else left
+    work = connection.execute(select(schema.pending_work).order_by(_w.step, _w.since, _w.coin))
+    for step, group in groupby(work, lambda row: row.step):
+        rows = list(group)
+        left.append(f"{step}: work is left for {named([row.coin for row in rows])}, from {format_time(rows[0].since)}")
+    return [*left, f"{backlog} are not in S3"] if str(backlog) else left

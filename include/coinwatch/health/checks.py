@@ -132,7 +132,7 @@ def _undelivered_alerts(app: "App", now: datetime) -> None:
 def _pending_uploads(app: "App", now: datetime) -> None:
     with app.warehouse.begin() as connection:
         backlog = status.upload_backlog(connection, app.settings)
-        if not backlog:
+        if not str(backlog):
             issues.resolve(connection, "uploads", now, "Everything is uploaded.")
             return
         issues.report(
