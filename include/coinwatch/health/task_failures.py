@@ -56,10 +56,7 @@ def report_failure(app: "App", context: Mapping[str, Any]) -> None:
         log.error("warehouse unavailable (%s): %s is reported to Slack only", type(unavailable).__name__, name)
         deliver.post_issue(app, title=f"Task {name} failed", detail=detail, action=action, link=link)
         return
-    try:
-        deliver.send_issues(app)
-    except SlackError as refused:
-        log.error("operators are notified later: %s", refused)
+    deliver.send_issues(app)
 
 
 def report_undelivered(connection: Connection, detail: str, at: datetime, link: str | None = None) -> None:

@@ -383,19 +383,18 @@ def send_slack_alerts(app: "App") -> int:
     Returns:
         Alerts that were delivered.
     """
-    return delivery(app).deliver()
+    try:
+        return delivery(app).deliver()
+    finally:
+        send_issues(app)
 
 
-def send_issues(app: "App") -> int:
-    """Send the pipeline issues that are due.
-
-    Raises:
-        SlackError: Slack refused them; they stay due.
-    """
+def send_issues(app: "App") -> bool:
+    """Send the pipeline issues that are due, and return whether operators are notified of all of them."""
     with app.warehouse.begin() as connection:
         due = issues.due(connection, app.clock())
     if not due:
-        return 0
+        return True
     states = {"resolved": "over"}
     notes = [
         TroubleNote(
@@ -410,11 +409,15 @@ def send_issues(app: "App") -> int:
         )
         for row in due
     ]
-    if not _post_notes(app, notes):
-        return 0
+    try:
+        if not _post_notes(app, notes):
+            return False
+    except SlackError as error:
+        log.error("pipeline issues not sent: %s", error)
+        return False
     with app.warehouse.begin() as connection:
         issues.mark_notified(connection, due, app.clock())
-    return len(due)
+    return True
 
 
 def post_issue(app: "App", *, title: str, detail: str, action: str, link: str | None) -> bool:
