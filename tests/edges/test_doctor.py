@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -192,26 +190,22 @@ def test_with_a_wrong_setting_no_other_check_is_made(clock, monkeypatch):
 
 
 @pytest.mark.usefixtures("healthy", "pool")
-def test_the_command_reads_connections_from_airflows_database(in_airflow):
-    """As an operator types it, in a process of its own."""
+def test_connections_are_also_read_from_airflows_database(clock, in_airflow, monkeypatch):
     from airflow.models.connection import Connection
 
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN_")}
-    for name in set(os.environ) - set(environ):
+    for name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
         in_airflow(Connection.from_json(os.environ[name], name.removeprefix("AIRFLOW_CONN_").lower()))
-    command = [sys.executable, "-m", "coinwatch.cli", "doctor"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
-    lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 9, done.stdout + done.stderr
-    assert lines[-1] == "9 checks: 0 failed, 0 with a warning"
-    assert done.returncode == 0
-    assert "secret" not in done.stdout + done.stderr
+        monkeypatch.delenv(name)
+    found = findings(clock)
+    assert {check: finding.verdict for check, finding in found.items()} == dict.fromkeys(found, "ok")
+    assert "secret" not in str([str(finding) for finding in found.values()])
 
 
-def test_a_failure_is_the_exit_status(monkeypatch, clock):
-    said = []
-    monkeypatch.setenv("COINWATCH_COINS", "BTC")
+@pytest.mark.parametrize(("coins", "status"), [("bitcoin", 0), ("BTC", 1)])
+@pytest.mark.usefixtures("healthy", "pool")
+def test_the_exit_status_says_whether_the_pipeline_works(monkeypatch, clock, coins, status):
+    lines = []
+    monkeypatch.setenv("COINWATCH_COINS", coins)
     monkeypatch.setattr("logging.disable", lambda _: None)
-    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
-    assert doctor.run(said.append, clock, post_message=False) == 1
-    assert said[-1] == "1 checks: 1 failed, 0 with a warning"
+    assert doctor.run(lines.append, clock, post_message=False) == status
+    assert lines[-1] == (f"{len(lines) - 1} checks: {status} failed, 0 with a warning")
