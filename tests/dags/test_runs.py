@@ -12,9 +12,6 @@ import pytest
 from coinwatch.sandbox.faults import Fault
 from coinwatch.times import floor_hour
 
-FAILED = ("fetch_history[bitcoin]", "fetch_prices")
-"""The tasks that ask CoinGecko."""
-
 
 @pytest.fixture
 def connections(make_world, monkeypatch, clock, airflow_database, tmp_path):
@@ -70,17 +67,18 @@ def test_the_dags_run_as_a_whole_and_twice_is_the_same_as_once(connections):
     assert "hidden" not in said
 
 
-def test_a_failed_task_and_its_recovery_are_told_and_the_watch_leaves_a_heartbeat(connections):
+def test_a_failed_task_is_an_issue_until_a_later_run_succeeds(connections):
     world = connections
     as_of = floor_hour(world.clock.now).isoformat()
     world.coingecko.faults.append(Fault("key_rejected"))
-    said = dags_test("ingest_prices", as_of, fails=True)
+    output = dags_test("ingest_prices", as_of, fails=True)
+    failed = world.rows("pipeline_issues", "key", "state", "notified_state")
+    assert ("task:ingest_prices.fetch_prices", "open", "open") in failed
+    assert len(world.slack.messages) == len(failed)
     world.coingecko.faults.clear()
-    said += dags_test("ingest_prices", as_of) + dags_test("watch_feed", as_of)
-    told = [message["payload"]["text"] for message in world.slack.messages]
-    failed = [f"[SIMULATED] Coinwatch itself: Task ingest_prices.{name} fails" for name in FAILED]
-    assert sorted(told[:2]) == [f"{title} (began)" for title in failed]
-    assert sorted(told[2:]) == [f"{title} (is over)" for title in failed]
+    output += dags_test("ingest_prices", as_of) + dags_test("process_prices", as_of) + dags_test("watch_feed", as_of)
+    issues = world.rows("pipeline_issues", "key", "state", "notified_state")
+    assert issues == [(key, "resolved", "resolved") for key, *_ in failed]
     heartbeat = json.loads((world.settings.data_dir / "heartbeat.json").read_bytes())
-    assert (heartbeat["troubles"], heartbeat["waiting_alerts"]) == ([], 0)
-    assert "hidden" not in said
+    assert (heartbeat["issues"], heartbeat["undelivered_alerts"]) == ([], 0)
+    assert "hidden" not in output
