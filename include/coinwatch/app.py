@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import Connection, get_current_context
 from airflow.sdk.configuration import conf
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from coinwatch.archive.snapshots import Archive
-    from coinwatch.coingecko.client import CoinGeckoClient
+    from coinwatch.coingecko.client import CoinGeckoClient, Plan
     from coinwatch.rules import RuleBook
     from coinwatch.s3.store import S3Store
     from coinwatch.slack.deliver import Slack
@@ -100,7 +100,7 @@ class App:
             clock=self.clock,
             meter=meter,
             api_key=connection.password or "",
-            plan="pro" if plan == "pro" else "demo",
+            plan=plan,
         )
 
     @cached_property
@@ -172,7 +172,7 @@ class App:
         return states
 
 
-def coingecko_plan(connection: Any | None) -> str:
+def coingecko_plan(connection: Any | None) -> "Plan":
     """Return the plan of ``coingecko_default``: keyless, demo or pro."""
     if connection is None:
         return "keyless"
@@ -181,7 +181,7 @@ def coingecko_plan(connection: Any | None) -> str:
         raise ConnectionProblem(
             f'connection {s.COINGECKO_CONN_ID}: "plan" in the extra is {plan!r}; allowed are demo and pro'
         )
-    return str(plan) if connection.password else "keyless"
+    return cast("Plan", plan) if connection.password else "keyless"
 
 
 def base_url(connection: Any) -> str:
@@ -235,22 +235,6 @@ def _pictures() -> "Pictures | None":
 
 
 # -- bags of collaborators that steps with an `app` argument replace one by one --------------------------------------
-
-
-def open_ingest() -> Any:
-    """What the steps of `ingest_prices` work with."""
-    from coinwatch.ingest.poll import Ingest
-
-    app = App()
-    return Ingest(app.settings, app.client, app.archive, lambda: app.warehouse, app.clock)
-
-
-def open_review() -> Any:
-    """What the step of `review_quarantine` works with."""
-    from coinwatch.quarantine.review import Review
-
-    app = App()
-    return Review(app.settings, app.warehouse, app.clock)
 
 
 def open_operator() -> Any:

@@ -26,8 +26,8 @@ from coinwatch import status
 from coinwatch.app import App, base_url, coingecko_plan, find_connection
 from coinwatch.archive.snapshots import Answer
 from coinwatch.coingecko.answers import read_quotes
-from coinwatch.coingecko.client import COINS_PER_REQUEST
 from coinwatch.coingecko.errors import CoinGeckoError
+from coinwatch.coingecko.requests import COINS_PER_REQUEST
 from coinwatch.errors import CoinwatchError
 from coinwatch.s3.store import S3Conflict
 from coinwatch.settings import COINGECKO_CONN_ID, FAILURES_CONN_ID, SLACK_CONN_ID, SettingsError, load_settings

@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, Text, column, func, select, values
 
 from coinwatch.alerts.incidents import open_incidents
-from coinwatch.coingecko.budget import Budget
-from coinwatch.coingecko.client import requests_per_hour
+from coinwatch.coingecko.requests import Budget, budget
 from coinwatch.errors import CoinwatchError
 from coinwatch.health import issues
 from coinwatch.settings import Settings
@@ -144,7 +143,7 @@ def read(app: "App", as_of: datetime | None = None) -> Status:
     """
     now = app.clock()
     # In a transaction of its own.
-    budget = read_budget(app)
+    requests = read_budget(app)
     with app.warehouse.begin() as connection:
         backlog = upload_backlog(connection, app.settings)
         return Status(
@@ -159,7 +158,7 @@ def read(app: "App", as_of: datetime | None = None) -> Status:
             issues=_rows(IssueStatus, issues.open_issues(connection)),
             undelivered=undelivered(connection),
             backlog=backlog,
-            budget=budget,
+            budget=requests,
         )
 
 
@@ -170,7 +169,7 @@ def _rows(model: type[Model], rows: Sequence[Any]) -> list[Model]:
 def read_budget(app: "App") -> Budget | None:
     """Return this month's requests to CoinGecko; None if the connection to CoinGecko is wrong."""
     try:
-        return app.client.meter.budget(requests_per_hour(len(app.settings.coins)))
+        return budget(app)
     except CoinwatchError as error:
         log.warning("no request budget: %s", error)
         return None

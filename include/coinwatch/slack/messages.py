@@ -136,9 +136,9 @@ def _describe_move(turn: Transition, symbol: str) -> str:
     told = f"{symbol} {format_pct(turn.change_pct or 0.0)} in {time} to {_price(turn)}"
     if turn.note in ("limit_1h", "limit_24h"):
         return f"{told}: beyond the fixed limit of {format_pct(turn.threshold_pct or 0.0)}"
-    if turn.times_usual is None:
+    if turn.times_typical is None:
         return f"{told}: it had not moved before"
-    return f"{told}: {turn.times_usual:.1f}× a usual {span} (usual is ±{_significant(turn.usual_pct or 0.0, 2)} %)"
+    return f"{told}: {turn.times_typical:.1f}× a usual {span} (usual is ±{_significant(turn.typical_pct or 0.0, 2)} %)"
 
 
 def _describe_end(turn: Transition, symbol: str) -> str:

@@ -22,7 +22,7 @@ from coinwatch.warehouse import schema
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
-INCIDENT = Incident("bitcoin", "usd", "move_24h", "firing", TEN, TEN, TEN, told=-0.14, reference_price=73520.0)
+INCIDENT = Incident("bitcoin", "usd", "move_24h", "firing", TEN, TEN, TEN, notified_move=-0.14, reference_price=73520.0)
 TURN = Transition(
     incident=INCIDENT,
     note="move_24h",
@@ -30,7 +30,7 @@ TURN = Transition(
     price=63940.4,
     change_pct=-13.03,
     threshold_pct=-8.06,
-    usual_pct=2.4,
+    typical_pct=2.4,
     hours=24.0,
     reference_price=73520.0,
     reference_ts=TEN - 24 * HOUR,
@@ -40,7 +40,7 @@ ALERT = Alert.of(TURN, "BTC", raised_at=TEN + HOUR, run_id="run")
 
 def later(hours):
     ts = TEN + hours * HOUR
-    incident = replace(INCIDENT, opened_at=ts, changed_at=ts, told_at=ts)
+    incident = replace(INCIDENT, opened_at=ts, changed_at=ts, notified_at=ts)
     return Alert.of(replace(TURN, incident=incident), "BTC", raised_at=ts, run_id="run")
 
 

@@ -29,12 +29,14 @@ DAY = Transition(
     price=63940.4,
     change_pct=-13.03,
     threshold_pct=-8.06,
-    usual_pct=2.4,
+    typical_pct=2.4,
     hours=24.0,
     reference_price=73520.0,
     reference_ts=TEN - timedelta(hours=24),
 )
-HOUR = replace(DAY, incident=replace(OPENED, rule="move_1h"), note="move_1h", hours=1.0, change_pct=3.2, usual_pct=0.49)
+HOUR = replace(
+    DAY, incident=replace(OPENED, rule="move_1h"), note="move_1h", hours=1.0, change_pct=3.2, typical_pct=0.49
+)
 
 
 def turn(rule, state="firing", note=None, **changes):
@@ -92,15 +94,15 @@ def test_a_late_pull_is_told_against_what_is_usual_in_so_many_hours():
 
 
 def test_a_coin_that_hardly_moves_has_a_usual_move_all_the_same():
-    assert describe(replace(HOUR, usual_pct=0.0312), "USDT").endswith("(usual is ±0.031 %)")
+    assert describe(replace(HOUR, typical_pct=0.0312), "USDT").endswith("(usual is ±0.031 %)")
 
 
 def test_a_wild_coin_has_no_exponent_in_its_usual_move():
-    assert describe(replace(HOUR, usual_pct=120.0), "X").endswith("(usual is ±120 %)")
+    assert describe(replace(HOUR, typical_pct=120.0), "X").endswith("(usual is ±120 %)")
 
 
 def test_a_coin_that_never_moved_is_told_so():
-    assert describe(replace(HOUR, usual_pct=0.0), "X") == "X +3.20 % in 1 h to $63,940: it had not moved before"
+    assert describe(replace(HOUR, typical_pct=0.0), "X") == "X +3.20 % in 1 h to $63,940: it had not moved before"
 
 
 @pytest.mark.parametrize(
