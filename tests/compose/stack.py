@@ -75,8 +75,9 @@ def run_with_stacks(prefix: str, test: Callable[[Callable[[str], "Stack"]], None
         say("removing containers, volumes and images")
         for stack in stacks:
             stack.down()
-            images = [f"{name}:{stack.environ['COINWATCH_TAG']}" for name in ("coinwatch", "coinwatch-sandbox")]
-            subprocess.run([DOCKER, "image", "rm", "--force", *images], check=False, capture_output=True)
+            label = f"label=com.docker.compose.project={stack.environ['COMPOSE_PROJECT_NAME']}"
+            prune = [DOCKER, "image", "prune", "--all", "--force", "--filter", label]
+            subprocess.run(prune, check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
