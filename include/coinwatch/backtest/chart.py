@@ -61,7 +61,7 @@ def draw(series: Sequence[Series], title: str, begin: datetime, rule: DayMoveRul
         axes.text(0.5, 0.5, "no prices", transform=axes.transAxes, ha="center")
     else:
         _plot(axes, series, history, shown, rule)
-        short = dates.ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]  # its library's
+        short = dates.ConciseDateFormatter(axes.xaxis.get_major_locator())
         axes.xaxis.set_major_formatter(short)
         figure.legend(loc="outside lower left", ncols=8, frameon=False)
     content = io.BytesIO()

@@ -20,7 +20,9 @@ DAY = Transition(
     reference_price=73520.0,
     reference_ts=TEN - timedelta(hours=24),
 )
-HOUR = replace(DAY, incident=replace(OPENED, rule="move_1h"), note="move_1h", hours=1.0, change_pct=3.2, typical_pct=0.49)
+HOUR = replace(
+    DAY, incident=replace(OPENED, rule="move_1h"), note="move_1h", hours=1.0, change_pct=3.2, typical_pct=0.49
+)
 
 
 def transition(rule, state="firing", note=None, **changes):
