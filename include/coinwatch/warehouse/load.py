@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, bindparam, delete, or_, select
 
 from coinwatch.archive.raw_log import RawLogError, strip_header
+from coinwatch.ingest.stored import forget_lost_rows
 from coinwatch.quarantine.held import screen_history, screen_live
 from coinwatch.record import RawPrice, parse_raw_prices
 from coinwatch.rules import RuleBook
@@ -191,20 +192,7 @@ def _load(app: "App", coin: str) -> int:
             ) from None
         stored = store_raw_prices(connection, rows, app.rules, app.clock())
         if new.restarted:
-            forget_lost_rows(connection, coin, rows)
+            forget_lost_rows(connection, coin, path)
         new.commit(connection)
     log.info("%s: %d rows read from byte %d on, %d of them new", path, len(rows), new.start, len(stored))
     return len(stored)
-
-
-def forget_lost_rows(connection: Connection, coin: str, rows: Sequence[RawPrice]) -> None:
-    """Delete the raw rows of a coin that its raw log lost, and have `find_gaps` check all of its hours again."""
-    table = schema.raw_prices
-    kept = {row.key for row in rows}
-    stored = connection.execute(select(*table.primary_key).where(table.c.coin == coin)).all()
-    lost = [row for row in stored if (row.coin, row.currency, format_time(row.ts), row.source) not in kept]
-    if lost:
-        values = {f"the_{column.name}": column == bindparam(f"the_{column.name}") for column in table.primary_key}
-        keys = [{f"the_{name}": value for name, value in row._asdict().items()} for row in lost]
-        connection.execute(delete(table).where(*values.values()), keys)
-    connection.execute(delete(schema.checked_hours).where(schema.checked_hours.c.coin == coin))
