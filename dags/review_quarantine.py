@@ -1,26 +1,26 @@
-"""By hand: what is to become of values that were held back.
+"""By hand: list, release or reject quarantined values.
 
-A value that cannot be a price (not a number, not positive, or more than 25 % away from the one before) is held back in
-quarantine: it stands in the raw log and is no price. Three pulls in a row that agree release themselves; everything
-else waits here, and harms nobody.
+A value that is not a positive number, or is more than 25 % away from the price before it, is quarantined: the raw log
+has it, but it is not stored as a price. Three polls in a row that agree are released automatically. Any other value
+waits here for a decision; nothing else waits for it.
 
-* **list** writes what is held back into the log.
-* **release**: it is a price after all. Statistics and alerts from its time on are computed again.
-* **reject**: it stays out for good, and is not asked about any more.
+* **list** logs the quarantined values.
+* **release** stores a value as a price. Statistics and alerts from its time on are computed again.
+* **reject** keeps a value out for good.
 
-**Started** by hand only, with params: action, coin, ts (the time as the list has it; `*` for all), and reason.
+**Started** by hand only, with params: action, coin, ts (as the list has it; `*` for all), and reason.
 
 **Reads** and **writes** the warehouse; if a value was released, an event on the asset `raw_prices`
 starts `process_prices`.
 
-**When it fails** the task's log says what cannot be done, and what there is.
+**When it fails** the task's log says why, and which values are quarantined.
 
-**Safe to run again:** yes; what is decided is not held back any more.
+**Safe to run again:** yes; a decided value is not quarantined any more.
 """
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from coinwatch.app import open_review
+from coinwatch.app import App
 from coinwatch.assets import PRICES_RELEASED, RAW_PRICES
 from coinwatch.events import describe, publish_through
 from coinwatch.tasks import DEFAULT_ARGS, START_DATE
@@ -40,17 +40,19 @@ from coinwatch.tasks import DEFAULT_ARGS, START_DATE
         "ts": Param(
             "*", type="string", description="time of the value, for example 2026-11-22T10:00:00Z, or * for all"
         ),
-        "reason": Param("", type="string", description="why, and who decided it"),
+        "reason": Param("", type="string", description="why, and who decided"),
     },
 )
 def review_quarantine():
-    """Release or reject what was held back."""
+    """List, release or reject quarantined values."""
 
     @task(outlets=[PRICES_RELEASED])
     def decide() -> None:
-        """List, release or reject values, as the params of the run say."""
+        """Do the action in the run's params."""
+        from coinwatch.quarantine import held
+
         context = get_current_context()
-        released = open_review().decide(context["params"], context["run_id"])
+        released = held.review_quarantine(App(), context["params"], context["run_id"])
         publish_through(PRICES_RELEASED, RAW_PRICES, describe(released))
 
     decide()

@@ -38,6 +38,7 @@ def _isolate_environment() -> Path:
         "AIRFLOW__DAG_PROCESSOR__DAG_VERSION_INFLATION_CHECK_LEVEL": "error",
         "AWS_EC2_METADATA_DISABLED": "true",
         "COINWATCH_DATA_DIR": str(home / "data"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
     }
     return home
 
@@ -135,7 +136,7 @@ def unused_port() -> Iterator[int]:
 
 @pytest.fixture
 def warehouse_url(new_warehouse_url: Callable[[str], str]) -> str:
-    """A warehouse that nobody has opened yet; on SQLite and on PostgreSQL."""
+    """The URL of a warehouse that was not opened yet."""
     return new_warehouse_url("warehouse")
 
 

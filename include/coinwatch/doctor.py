@@ -38,7 +38,7 @@ from coinwatch.settings import (
     SettingsError,
     load_settings,
 )
-from coinwatch.slack.messages import SlackMessage
+from coinwatch.slack.blocks import SlackMessage
 from coinwatch.slack.webhook import MessageRefused, post
 from coinwatch.tasks import COINGECKO_POOL
 from coinwatch.times import compact_time, format_time

@@ -33,7 +33,7 @@ _NAME = re.compile(r"\d{8}T\d{6}Z(-[A-Za-z0-9._-]+)?")
 
 
 class ArchiveError(CoinwatchError):
-    """The archive has unexpected content; the message says where and what to do."""
+    """The archive has missing or unexpected content; the message says where and what to do."""
 
     retryable = False
 

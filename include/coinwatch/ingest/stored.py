@@ -4,10 +4,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from coinwatch.archive.raw_log import LoadedRows, stored_keys
@@ -62,19 +61,3 @@ def stored_times(app: "App", coins: Collection[str], first: datetime, last: date
         }
         for coin in coins
     }
-
-
-def forget_lost_rows(connection: Connection, coin: str, path: Path) -> None:
-    """Delete the raw rows of a coin that its raw log lost, and have `find_gaps` check all of its hours again.
-
-    To call in the transaction that reads a log again from its beginning, because it was cut, replaced or edited.
-    """
-    table, checked = schema.raw_prices, schema.checked_hours
-    kept = stored_keys(path, "", "~")
-    rows = connection.execute(select(*table.primary_key).where(_r.coin == coin)).all()
-    lost = [row for row in rows if (row.coin, row.currency, format_time(row.ts), row.source) not in kept]
-    if lost:
-        is_lost = (column == bindparam(f"lost_{column.name}") for column in table.primary_key)
-        keys = [{f"lost_{name}": value for name, value in row._asdict().items()} for row in lost]
-        connection.execute(delete(table).where(*is_lost), keys)
-    connection.execute(delete(checked).where(checked.c.coin == coin))

@@ -1,4 +1,4 @@
-"""The tables of the warehouse (contract, section 7), as queries see them; migrations/ brings a database there."""
+"""The tables of the warehouse (contract, section 7); `migrations/` creates and upgrades them."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,11 +31,11 @@ class UtcTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """SQLite has no time type: text."""
+        """Return text for SQLite, which has no type for times."""
         return dialect.type_descriptor(Text() if dialect.name == "sqlite" else DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """To the database; a time without a zone is a bug of the caller."""
+        """Convert a value for the database; a time without a zone is refused."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -43,36 +43,33 @@ class UtcTime(TypeDecorator[datetime]):
         return format_time(value) if dialect.name == "sqlite" else value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """From the database."""
+        """Convert a value from the database."""
         if value is None:
             return None
         return parse_time(value) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
 class Amount(TypeDecorator[Decimal]):
-    """A number of the API: exact ``numeric`` on PostgreSQL; on SQLite a float, for want of decimals.
-
-    The digits as the API wrote them stand in ``raw_prices`` on both.
-    """
+    """A number of the API: exact ``numeric`` on PostgreSQL, a float on SQLite; ``raw_prices`` has the API's digits."""
 
     impl = Numeric
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """SQLite has no decimals: a float."""
+        """Return a float for SQLite, which has no decimals."""
         return dialect.type_descriptor(Double() if dialect.name == "sqlite" else Numeric(asdecimal=True))
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
-        """To the database."""
+        """Convert a value for the database."""
         return float(value) if value is not None and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """From the database; the shortest decimal that is the float."""
+        """Convert a value from the database: the shortest decimal that equals the float."""
         return Decimal(repr(value)) if isinstance(value, float) else value
 
 
 VERSION = "0001"
-"""The newest migration: what a warehouse has when it has these tables."""
+"""The newest migration: it creates these tables."""
 
 metadata = MetaData()
 
@@ -81,15 +78,15 @@ raw_prices = Table(
     metadata,
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
-    Column("ts", UtcTime, comment="as-of time of a live pull, full hour of history"),
+    Column("ts", UtcTime, comment="as-of time of a live poll, full hour of history"),
     Column("source", Text, comment="live or history"),
     Column("price", Text, nullable=False, comment="in the quote currency"),
     Column("market_cap", Text, nullable=False, comment="in the quote currency"),
     Column("volume_24h", Text, nullable=False, comment="traded in 24 hours, in the quote currency"),
     Column("change_24h_pct", Text, nullable=False, comment="the provider's own; nothing is computed from it"),
     Column("last_updated_at", Text, nullable=False, comment="the provider's time of the price, ISO 8601"),
-    Column("fetched_at", Text, nullable=False, comment="when it was asked for, ISO 8601"),
-    Column("snapshot", Text, nullable=False, comment="archived answer that the line was taken from"),
+    Column("fetched_at", Text, nullable=False, comment="when the response was received, ISO 8601"),
+    Column("snapshot", Text, nullable=False, comment="the snapshot that contains it"),
     PrimaryKeyConstraint("coin", "currency", "ts", "source"),
     Index("raw_prices_ts", "ts"),
     comment="The raw logs, line for line, as text: every digit as the API wrote it; empty is unknown",
@@ -100,14 +97,14 @@ prices = Table(
     metadata,
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
-    Column("ts", UtcTime, comment="as-of time of a live pull, full hour of history"),
+    Column("ts", UtcTime, comment="as-of time of a live poll, full hour of history"),
     Column("price", Amount, nullable=False, comment="in the quote currency, exact"),
     Column("market_cap", Amount, comment="in the quote currency; null is unknown"),
     Column("volume_24h", Amount, comment="traded in 24 hours, in the quote currency; null is unknown"),
-    Column("source", Text, nullable=False, comment="live or history; where both exist, live stands here"),
+    Column("source", Text, nullable=False, comment="live or history; live where both exist"),
     Column("last_updated_at", UtcTime, comment="the provider's time of the price; null is unknown"),
-    Column("fetched_at", UtcTime, comment="when it was asked for; null is unknown"),
-    Column("snapshot", Text, nullable=False, comment="archived answer that the price was taken from"),
+    Column("fetched_at", UtcTime, comment="when the response was received; null is unknown"),
+    Column("snapshot", Text, nullable=False, comment="the snapshot that contains it"),
     PrimaryKeyConstraint("coin", "currency", "ts"),
     Index("prices_ts", "ts"),
     comment="One price for each coin, currency and time",
@@ -126,9 +123,19 @@ price_statistics = Table(
     Column("zscore_24h", Double, comment="against the window (ts - 24 h, ts); null below 12 points or without spread"),
     Column("change_1h_pct", Double, comment="against the price nearest to ts - 1 h, +-30 min; null if there is none"),
     Column("change_24h_pct", Double, comment="against the price nearest to ts - 24 h, +-1 h; null if there is none"),
-    Column("sigma_1h_pct", Double, comment="the coin's usual 1-hour move after this row, in percent"),
+    Column("sigma_1h_pct", Double, comment="the coin's typical 1-hour move after this row, in percent"),
     Column("sigma_samples", Integer, nullable=False, comment="moves that sigma has learned from"),
     Column("sigma_variance", Double, nullable=False, comment="sigma squared, of log returns: what the next row needs"),
+    Column(
+        "reference_1h_ts", UtcTime, comment="price nearest to ts - 1 h, or of a late poll the one before; else null"
+    ),
+    Column("reference_1h_price", Double, comment="that price; rule move_1h compares with it"),
+    Column("reference_24h_ts", UtcTime, comment="price nearest to ts - 24 h, +-1 h; null if there is none"),
+    Column("reference_24h_price", Double, comment="that price; rule move_24h compares with it"),
+    Column("prior_variance", Double, comment="sigma_variance before this row, which judges it; null in the warm-up"),
+    Column("reverts_ts", UtcTime, comment="the price before, if it was a spike that this one takes back; else null"),
+    Column("unchanged_since", UtcTime, comment="first live poll in a row with exactly this price; null for history"),
+    Column("unchanged_polls", Integer, comment="live polls in a row with exactly this price; null for history"),
     PrimaryKeyConstraint("coin", "currency", "ts"),
     Index("price_statistics_ts", "ts"),
     comment="What each price meant when seen with those before it; rebuilt from prices at any time",
@@ -142,30 +149,31 @@ alerts = Table(
     Column("currency", Text, nullable=False, comment="quote currency, such as usd"),
     Column("rule", Text, nullable=False, comment="move_1h, move_24h, or another one of the rules file"),
     Column("severity", Text, nullable=False, comment="warning, or critical from twice the threshold on"),
-    Column("state", Text, nullable=False, comment="what became of the incident: firing, worse, resolved or corrected"),
+    Column("state", Text, nullable=False, comment="of the incident: firing, worse, resolved or corrected"),
     Column("ts", UtcTime, nullable=False, comment="time of the price that raised it"),
-    Column("value", Double, comment="the move in percent; null where it is about none"),
-    Column("threshold", Double, comment="the move that the rule allows, in percent; null where there is none"),
-    Column("message", Text, nullable=False, comment="what people read, in one line"),
+    Column("value", Double, comment="the move in percent; null if it is about no move"),
+    Column("threshold", Double, comment="the move from which on the rule is broken, in percent; null if none"),
+    Column("message", Text, nullable=False, comment="the sentence of the notification"),
     Column("raised_at", UtcTime, nullable=False, comment="when it was decided"),
-    Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
+    Column("delivered_at", UtcTime, comment="null until Slack accepted it"),
     Column("delivery", Text, nullable=False, comment="pending, not_configured, delivered, silenced, held or refused"),
-    Column("delivery_error", Text, comment="why it was not delivered; null if it was"),
+    Column("delivery_error", Text, comment="why it is not delivered; null if it is"),
     Column("run_id", Text, nullable=False, comment="run of process_prices that raised it"),
-    Column("incident_id", Text, comment="the incident that it is a turn of; null before there were incidents"),
-    Column("message_id", Text, comment="the Slack message that carried it, alone or with others"),
+    Column("incident_id", Text, comment="the incident that it is a transition of"),
+    Column("message_id", Text, comment="the Slack message that contains it, alone or in a batch"),
     Index("alerts_coin_rule_ts", "coin", "currency", "rule", "ts"),
     Index("alerts_delivery", "delivery"),
-    comment="Market alerts: decided and stored first, delivered after",
+    Index("alerts_incident", "incident_id"),
+    comment="Market alerts and their delivery to Slack (the outbox)",
 )
 
 log_positions = Table(
     "log_positions",
     metadata,
-    Column("log", Text, primary_key=True, comment="the log's name: a coin's raw CSV, or the archive's manifest"),
-    Column("position", BigInteger, nullable=False, comment="bytes read so far: the end of a whole line"),
-    Column("tail_length", Integer, nullable=False, comment="bytes before the position that tail_sha256 is of"),
-    Column("tail_sha256", Text, nullable=False, comment="tells whether what was read has been changed since"),
+    Column("log", Text, primary_key=True, comment="raw:<coin>, or manifest:<bucket and prefix>"),
+    Column("position", BigInteger, nullable=False, comment="bytes read; the end of a whole line"),
+    Column("tail_length", Integer, nullable=False, comment="bytes before the position that are hashed"),
+    Column("tail_sha256", Text, nullable=False, comment="their SHA-256: shows whether the log was changed"),
     comment="How far each log has been read",
 )
 
@@ -175,18 +183,18 @@ pending_work = Table(
     Column("step", Text, comment="statistics, detection or export"),
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
-    Column("since", UtcTime, nullable=False, comment="the step has to do its work again from this time on"),
+    Column("since", UtcTime, nullable=False, comment="the step has to process rows from this time on"),
     PrimaryKeyConstraint("step", "coin", "currency"),
-    comment="What one step of process_prices has left for the next; stored together with what caused it",
+    comment="Work that one step of process_prices leaves for the next; stored with the rows that cause it",
 )
 
 pending_uploads = Table(
     "pending_uploads",
     metadata,
     Column("layer", Text, comment="raw or processed"),
-    Column("hour", UtcTime, comment="data hour whose S3 partition may have changed"),
+    Column("hour", UtcTime, comment="hour of the rows in the S3 partition"),
     PrimaryKeyConstraint("layer", "hour"),
-    comment="S3 partitions to look at; stored together with what changed them",
+    comment="S3 partitions that may have changed; stored with the rows that change them",
 )
 
 s3_objects = Table(
@@ -245,18 +253,18 @@ quarantine = Table(
     metadata,
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
-    Column("ts", UtcTime, comment="as-of time of the pull, or full hour of history"),
+    Column("ts", UtcTime, comment="as-of time of the poll, or full hour of history"),
     Column("source", Text, comment="live or history"),
     Column("value", Text, nullable=False, comment="as the API wrote it"),
-    Column("reason", Text, nullable=False, comment="why it is held back, in words"),
-    Column("snapshot", Text, nullable=False, comment="archived answer that it stands in"),
-    Column("state", Text, nullable=False, comment="held, released (it is a price by now) or rejected"),
-    Column("held_at", UtcTime, nullable=False, comment="when it was held back"),
+    Column("reason", Text, nullable=False, comment="why it is quarantined"),
+    Column("snapshot", Text, nullable=False, comment="the snapshot that contains it"),
+    Column("state", Text, nullable=False, comment="held, released (stored as a price) or rejected"),
+    Column("held_at", UtcTime, nullable=False, comment="when it was quarantined"),
     Column("decided_at", UtcTime, comment="when it was released or rejected; null while it is held"),
-    Column("decided_by", Text, comment="what or who released or rejected it, in words; null while it is held"),
+    Column("decided_by", Text, comment="who released or rejected it, and why; null while it is held"),
     PrimaryKeyConstraint("coin", "currency", "ts", "source"),
     Index("quarantine_state", "state"),
-    comment="Values held back: they stand in the raw log, and are no prices",
+    comment="Quarantined values: the raw log has them, prices has not",
 )
 
 incidents = Table(
@@ -268,38 +276,26 @@ incidents = Table(
     Column("id", Text, nullable=False, comment="the incident_id of its alerts"),
     Column("state", Text, nullable=False, comment="firing, worse, resolved or corrected; the first two are open"),
     Column("opened_at", UtcTime, nullable=False, comment="time of the price that opened it"),
-    Column("changed_at", UtcTime, nullable=False, comment="time of the price that changed its state"),
-    Column("told_at", UtcTime, nullable=False, comment="time of the price of its newest firing or worse"),
-    Column(
-        "told",
-        Double,
-        nullable=False,
-        comment="the furthest that was told so far, as a log return; 0 where it is about no move",
-    ),
-    Column("reference_price", Double, comment="price that it moved away from; null where it is about no move"),
+    Column("changed_at", UtcTime, nullable=False, comment="time of the price of its newest transition"),
+    Column("notified_at", UtcTime, nullable=False, comment="time of the price of its newest firing or worse"),
+    Column("notified_move", Double, nullable=False, comment="largest move notified so far, a log return; 0 if no move"),
+    Column("reference_price", Double, comment="price that it moved away from; null if it is about no move"),
+    Column("acknowledged_at", UtcTime, comment="when an operator acknowledged it: no notification that it is worse"),
+    Column("acknowledged_by", Text, comment="who, and why"),
     PrimaryKeyConstraint("coin", "currency", "rule"),
-    comment="The newest incident of each coin and rule, open or over",
+    comment="The newest incident of each coin and rule, open or ended",
 )
 
 silences = Table(
     "silences",
     metadata,
-    Column("id", Text, primary_key=True, comment="made of coin and rule: set again, it is the same one"),
+    Column("id", Text, primary_key=True, comment="made of coin and rule: the same ones again replace it"),
     Column("coin", Text, nullable=False, comment="a CoinGecko id, or * for all"),
-    Column("rule", Text, nullable=False, comment="a rule, * for all of them, or the key of a trouble"),
+    Column("rule", Text, nullable=False, comment="a rule, * for all of them, or the key of a pipeline issue"),
     Column("until", UtcTime, nullable=False, comment="when it ends"),
     Column("reason", Text, nullable=False, comment="why, in words"),
     Column("created_at", UtcTime, nullable=False, comment="when it was set"),
-    comment="Alerts about these are stored and not sent, until then",
-)
-
-acknowledgements = Table(
-    "acknowledgements",
-    metadata,
-    Column("subject", Text, primary_key=True, comment="id of the incident or of the trouble"),
-    Column("reason", Text, nullable=False, comment="why, in words"),
-    Column("acknowledged_at", UtcTime, nullable=False, comment="when somebody said so"),
-    comment="Somebody has taken care: no more messages until it is over",
+    comment="What is stored and not sent until then",
 )
 
 troubles = Table(
@@ -340,17 +336,6 @@ trouble_messages = Table(
     Index("trouble_messages_delivery", "delivery"),
     Index("trouble_messages_trouble", "trouble_id"),
     comment="What is told of troubles: stored first, delivered after, like the alerts",
-)
-
-webhooks = Table(
-    "webhooks",
-    metadata,
-    Column("fingerprint", Text, primary_key=True, comment="part of the SHA-256 of the webhook, which is a secret"),
-    Column("connection", Text, nullable=False, comment="Airflow connection that had it"),
-    Column("reason", Text, nullable=False, comment="what Slack answered"),
-    Column("dead_since", UtcTime, comment="from when on nothing is posted to it; null while it lives"),
-    Column("not_before", UtcTime, comment="until when Slack asked to wait; null if it did not"),
-    comment="Webhooks that have to be left alone, for good or for a while",
 )
 
 pipeline_issues = Table(
