@@ -92,7 +92,7 @@ def test_a_file_of_unknown_origin_is_never_replaced(tmp_path, noon):
 
 
 def test_names_cannot_leave_the_folder(tmp_path):
-    with pytest.raises(ValueError, match="no snapshot name"):
+    with pytest.raises(ValueError, match="not a snapshot name"):
         Archive(tmp_path).save("20261122T120000Z-../x", ANSWER, [])
 
 
@@ -114,7 +114,7 @@ def test_killed_at_any_line_and_run_again_it_ends_as_if_nothing_had_happened(tmp
     assert number > 100
 
 
-def test_a_snapshot_left_half_way_is_put_in_place_after_others_came(tmp_path, noon, kill_at_line):
+def test_a_snapshot_left_pending_is_published_after_others_came(tmp_path, noon, kill_at_line):
     for number in itertools.count(1):
         archive = Archive(tmp_path / str(number))
         name = snapshot_name(noon)

@@ -1,26 +1,46 @@
 from types import SimpleNamespace
 
-from coinwatch.assets import processed_assets, raw_assets
-from coinwatch.events import publish_added
-from coinwatch.settings import load_settings
+import pytest
+from airflow.sdk import Asset, AssetAlias
+
+from coinwatch import events
+from coinwatch.events import describe, publish, publish_through
+
+ASSET = Asset(name="raw_prices", uri="file:///data/bitcoin_raw.csv")
+ALIAS = AssetAlias(name="prices_released")
 
 
-def test_each_coin_has_an_asset_for_each_layer_at_the_place_of_its_file(tmp_path):
-    settings = load_settings(coins=("bitcoin", "ethereum"), data_dir=tmp_path)
-    named = [(asset.name, asset.uri) for asset in raw_assets(settings) + processed_assets(settings)]
-    assert named == [
-        (f"{coin}_{layer}", f"file://{tmp_path}/{coin}_{layer}.csv")
-        for layer in ("raw", "processed")
-        for coin in ("bitcoin", "ethereum")
-    ]
+@pytest.fixture
+def outlets(monkeypatch):
+    """The event on each outlet of the running task."""
+    added = []
+    outlets = {
+        ASSET: SimpleNamespace(extra={}),
+        ALIAS: SimpleNamespace(added=added, add=lambda asset, extra: added.append((asset, extra))),
+    }
+    monkeypatch.setattr(events, "get_current_context", lambda: {"outlet_events": outlets})
+    return outlets
 
 
-def test_the_event_of_each_coin_says_how_many_rows_and_which_hours(tmp_path):
-    assets = raw_assets(load_settings(coins=("bitcoin", "ethereum"), data_dir=tmp_path))
-    events = {asset: SimpleNamespace(extra={}) for asset in assets}
-    added = {"bitcoin": ["2026-11-22T10:23:00Z", "2026-11-22T10:00:00Z", "2026-11-22T09:00:00Z"]}
-    publish_added(added, assets, {"outlet_events": events})
-    assert [events[asset].extra for asset in assets] == [
-        {"rows": 3, "hours": ["2026-11-22T09:00:00Z", "2026-11-22T10:00:00Z"]},
-        {"rows": 0, "hours": []},
-    ]
+def test_an_event_has_coins_rows_and_hours(outlets):
+    hours = ["2026-11-22T10:23:00Z", "2026-11-22T10:00:00Z", "2026-11-22T09:00:00Z"]
+    publish(ASSET, {"bitcoin": hours, "ethereum": []})
+    assert outlets[ASSET].extra == {
+        "coins": ["bitcoin"],
+        "rows": 3,
+        "hours": ["2026-11-22T09:00:00Z", "2026-11-22T10:00:00Z"],
+    }
+
+
+def test_an_events_extra_is_bounded():
+    hours = [f"2026-11-{day:02}T{hour:02}:00:00Z" for day in (20, 21) for hour in range(24)]
+    extra = describe({f"coin-{number:04}": hours for number in range(1000)})
+    assert extra == {"coins": [f"coin-{number:04}" for number in range(24)], "rows": 48_000, "hours": hours[24:]}
+
+
+def test_an_alias_has_an_event_only_if_something_happened(outlets):
+    nothing = describe({})
+    assert publish_through(ALIAS, ASSET, nothing) == nothing
+    assert outlets[ALIAS].added == []
+    publish_through(ALIAS, lambda: ASSET, {"rows": 1})
+    assert outlets[ALIAS].added == [(ASSET, {"rows": 1})]

@@ -53,7 +53,8 @@ def test_a_first_start_leaves_one_gap_that_is_filled(world, noon):
 
 def test_hours_that_history_does_not_have_cost_no_request_until_their_pause_is_over(make_world, noon, clock):
     lost = [noon - 30 * HOUR, noon - 31 * HOUR]
-    world = make_world(market=HolesIn(hourly_market(noon, 10), lost))
+    market = HolesIn(hourly_market(noon, 10), lost)
+    world = make_world(market=market)
     take_live(world, noon)
     run_history(world, noon)
     assert gaps(world, "first_hour", "last_hour", "state", "tries", "retry_at") == [
@@ -67,7 +68,7 @@ def test_hours_that_history_does_not_have_cost_no_request_until_their_pause_is_o
         run_history(world, clock.now)
     assert len(history_requests(world)) == 1
     # CoinGecko has got them by now.
-    world.coingecko._market.lost.clear()
+    market.lost.clear()
     clock.now = noon + 6 * HOUR
     run_history(world, clock.now)
     assert len(history_requests(world)) == 2
@@ -273,9 +274,10 @@ def test_a_plan_is_bounded_and_what_it_leaves_is_due_in_the_next_run(make_world,
 
 def test_by_hand_hours_are_requested_whatever_their_backoff(make_world, noon, clock):
     lost = [noon - 30 * HOUR, noon - 31 * HOUR]
-    world = make_world(market=HolesIn(hourly_market(noon, 10), lost), coins=("bitcoin",))
+    market = HolesIn(hourly_market(noon, 10), lost)
+    world = make_world(market=market)
     run_history(world, noon)
-    world.coingecko._market.lost.clear()
+    market.lost.clear()
     clock.now = noon + timedelta(minutes=1)
     for step in world.heal_steps(clock.now, coins="bitcoin", start="2026-11-21T05:00:00Z", end="2026-11-21T06:00:00Z"):
         step()
