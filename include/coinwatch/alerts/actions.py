@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from coinwatch.alerts.incidents import open_incidents
 from coinwatch.alerts.silences import ALL, acknowledge, active_silences, silence, unsilence
-from coinwatch.errors import WrongOrder
+from coinwatch.errors import InvalidAction
 from coinwatch.health.troubles import open_troubles
 from coinwatch.settings import Settings
 from coinwatch.slack.webhooks import revive
@@ -44,7 +44,7 @@ class Operator:
             What was done, in words.
 
         Raises:
-            WrongOrder: It cannot be done.
+            InvalidAction: It cannot be done.
         """
         coin, rule = params["coin"].strip() or ALL, params["rule"].strip() or ALL
         actions: dict[str, Callable[[Connection], str]] = {
@@ -54,7 +54,7 @@ class Operator:
             "revive_webhooks": lambda connection: f"{revive(connection)} dead webhooks are tried again",
         }
         if params["action"] not in actions:
-            raise WrongOrder(f"action {params['action']!r} is not known; known are {', '.join(actions)}")
+            raise InvalidAction(f"action {params['action']!r} is not known; known are {', '.join(actions)}")
         with self.warehouse.begin() as connection:
             done = actions[params["action"]](connection)
         log.info("%s", done)
@@ -63,24 +63,26 @@ class Operator:
     def _silence(self, connection: Connection, coin: str, rule: str, params: Mapping[str, Any]) -> str:
         now, reason = self.clock(), params["reason"].strip()
         if not reason:
-            raise WrongOrder("a silence needs a reason, for those who wonder about it later")
+            raise InvalidAction("a silence needs a reason, for those who wonder about it later")
         try:
             until = parse_time(params["until"]) if params["until"] else now + timedelta(hours=params["hours"])
             silence(connection, coin=coin, rule=rule, until=until, reason=reason, at=now)
         except ValueError as error:
-            raise WrongOrder(f"until: {error}") from None
+            raise InvalidAction(f"until: {error}") from None
         return f"silent until {until:%Y-%m-%d %H:%M} UTC: coin {coin}, rule {rule} ({reason})"
 
     @staticmethod
     def _unsilence(connection: Connection, coin: str, rule: str) -> str:
         if unsilence(connection, coin=coin, rule=rule):
             return f"not silent any more: coin {coin}, rule {rule}"
-        raise WrongOrder(f"there is no silence with coin {coin} and rule {rule}. There is {_all_silences(connection)}")
+        raise InvalidAction(
+            f"there is no silence with coin {coin} and rule {rule}. There is {_all_silences(connection)}"
+        )
 
     def _acknowledge(self, connection: Connection, coin: str, rule: str, params: Mapping[str, Any]) -> str:
         reason = params["reason"].strip()
         if not reason:
-            raise WrongOrder("an acknowledgement needs a reason: who looks after it, for example")
+            raise InvalidAction("an acknowledgement needs a reason: who looks after it, for example")
         incidents = open_incidents(connection)
         troubles = open_troubles(connection)
         subjects = [row.id for row in incidents if coin in (ALL, row.coin) and rule in (ALL, row.rule)] + [
@@ -88,7 +90,7 @@ class Operator:
         ]
         if not subjects:
             there = [f"{row.coin} {row.rule}" for row in incidents] + [row.key for row in troubles]
-            raise WrongOrder(
+            raise InvalidAction(
                 f"nothing is open with coin {coin} and rule {rule}. Open are {', '.join(there) or 'no incidents'}"
             )
         acknowledge(connection, subjects, reason, self.clock())

@@ -108,7 +108,7 @@ def _stale(row: Mapping[str, Any], rules: Rules) -> str:
     if age is not None and age > rules.stale.age_minutes:
         return f"CoinGecko's price was {age:.0f} minutes old when it was fetched"
     hours = _hours(row["unchanged_since"], row["ts"])
-    if polls >= rules.stale.pulls and hours >= rules.stale.min_hours:
+    if polls >= rules.stale.polls and hours >= rules.stale.min_hours:
         return f"{polls:.0f} polls in a row had exactly this price, over {hours:.0f} hours"
     return ""
 

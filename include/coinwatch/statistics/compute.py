@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, and_, func, select
 from coinwatch.statistics.rolling import compute_statistics, to_records
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
-from coinwatch.warehouse.load import clear_work, mark_uploads, mark_work, pending_work
+from coinwatch.warehouse.work import clear_work, mark_uploads, mark_work, pending_work
 
 if TYPE_CHECKING:
     from coinwatch.app import App

@@ -13,7 +13,7 @@ from coinwatch.files import append_lines, cut_torn_line, locked, replace_file
 from coinwatch.record import write_csv
 from coinwatch.times import format_time, parse_time
 from coinwatch.warehouse import schema
-from coinwatch.warehouse.load import clear_work, pending_work
+from coinwatch.warehouse.work import clear_work, pending_work
 
 if TYPE_CHECKING:
     from coinwatch.app import App

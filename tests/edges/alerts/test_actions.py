@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import insert, select
 
-from coinwatch.alerts.actions import Operator, WrongOrder
+from coinwatch.alerts.actions import Operator, InvalidAction
 from coinwatch.health.troubles import raise_trouble
 from coinwatch.slack.webhooks import mark_dead
 from coinwatch.warehouse import schema
@@ -51,7 +51,7 @@ def test_a_silence_lasts_for_hours_or_until_a_time(order, warehouse, noon):
 
 def test_a_silence_is_ended_as_it_was_set(order, warehouse):
     order()
-    with pytest.raises(WrongOrder, match=r"no silence with coin \* and rule \*. There is coin bitcoin, rule \*"):
+    with pytest.raises(InvalidAction, match=r"no silence with coin \* and rule \*. There is coin bitcoin, rule \*"):
         order(action="unsilence", coin="*")
     assert order(action="unsilence") == "not silent any more: coin bitcoin, rule *"
     assert silences(warehouse) == []
@@ -70,7 +70,7 @@ def test_open_incidents_and_troubles_are_acknowledged_and_nothing_else(order, wa
             ("stale-bitcoin", "Ada", noon),
             ("uploads@20261122T120000Z", "Bob", noon),
         ]
-    with pytest.raises(WrongOrder, match="Open are bitcoin move_1h, ethereum move_1h, bitcoin stale, uploads"):
+    with pytest.raises(InvalidAction, match="Open are bitcoin move_1h, ethereum move_1h, bitcoin stale, uploads"):
         order(action="acknowledge", coin="ripple")
 
 
@@ -94,6 +94,6 @@ def test_a_mended_webhook_is_used_again(order, warehouse, noon):
     ],
 )
 def test_what_cannot_be_done_says_what_can(order, params, said):
-    with pytest.raises(WrongOrder, match=said) as caught:
+    with pytest.raises(InvalidAction, match=said) as caught:
         order(**params)
     assert not caught.value.retryable

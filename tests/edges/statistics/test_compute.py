@@ -8,7 +8,7 @@ from coinwatch.alerts.incidents import detect_anomalies
 from coinwatch.statistics.compute import compute_rolling_statistics
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import open_warehouse
-from coinwatch.warehouse.load import clear_work, mark_work, pending_work
+from coinwatch.warehouse.work import clear_work, mark_work, pending_work
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 
