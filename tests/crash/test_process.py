@@ -9,18 +9,13 @@ from coinwatch.archive.raw_log import RawLogError, append_raw_prices
 from coinwatch.record import parse_raw_prices
 from coinwatch.s3.store import S3Store
 from coinwatch.s3.uploads import upload_latest_csvs, upload_missing, upload_to_s3
-from coinwatch.slack.deliver import Slack, send_slack_alerts
+from coinwatch.slack.channels import Slack
+from coinwatch.slack.deliver import send_slack_alerts
 from coinwatch.warehouse.load import load_raw_prices
 
 HOUR = timedelta(hours=1)
 
 KILL_POINTS = (3, 25, 100, 400, 1600)
-
-
-@pytest.fixture
-def world_warehouse_url(new_warehouse_url):
-    """SQLite, and PostgreSQL for the one test with its marker."""
-    return new_warehouse_url
 
 
 def process(world):
@@ -63,17 +58,23 @@ def check_everything_agrees(world):
     assert {name: files[f"archive/{name}"] for name in snapshots} == archived
 
 
-@pytest.mark.postgres
-def test_an_hour_goes_all_the_way(world, noon):
-    world.run()
-    check_everything_agrees(world)
-    (alert,) = world.rows("alerts", "id", "rule", "state", "ts", "delivery", "delivered_at", "run_id")
-    assert alert == ("move_1h-bitcoin-usd-20261122T120000Z", "move_1h", "firing", noon, "delivered", noon, "run")
-    (message,) = world.slack.messages
-    assert message["payload"]["text"].startswith("[SIMULATED] BTC \N{MINUS SIGN}7.")
-    assert "in 1 h to $90," in message["payload"]["text"]
-    assert world.rows("pending_work", "step") == []
-    assert world.rows("pending_uploads", "hour") == []
+class TestOnBothDatabases:
+    """The pipeline on SQLite and on PostgreSQL; the other tests run on SQLite alone."""
+
+    @pytest.fixture
+    def world_warehouse_url(self, new_warehouse_url):
+        return new_warehouse_url
+
+    def test_an_hour_goes_all_the_way(self, world, noon):
+        world.run()
+        check_everything_agrees(world)
+        (alert,) = world.rows("alerts", "id", "rule", "state", "ts", "delivery", "delivered_at", "run_id")
+        assert alert == ("move_1h-bitcoin-usd-20261122T120000Z", "move_1h", "firing", noon, "delivered", noon, "run")
+        (message,) = world.slack.messages
+        assert message["payload"]["text"].startswith("[SIMULATED] BTC \N{MINUS SIGN}7.")
+        assert "in 1 h to $90," in message["payload"]["text"]
+        assert world.rows("pending_work", "step") == []
+        assert world.rows("pending_uploads", "hour") == []
 
 
 def test_the_next_hours_add_a_row_each_and_no_second_message(world, noon, clock):
@@ -133,7 +134,7 @@ def test_without_slack_alerts_are_kept_and_delivered_once_it_is_there(world, noo
     for step in [*world.ingest_steps(noon), *steps]:
         step()
     assert world.rows("alerts", "delivery") == [("not_configured",)]
-    assert caplog.text.count("no connection slack_default: 1 alerts are stored") == 1
+    assert caplog.text.count("no connection slack_default") == 1
     process(world)
     assert world.rows("alerts", "delivery") == [("delivered",)]
     assert len(world.slack.messages) == 1

@@ -149,22 +149,22 @@ alerts = Table(
     Column("currency", Text, nullable=False, comment="quote currency, such as usd"),
     Column("rule", Text, nullable=False, comment="move_1h, move_24h, or another one of the rules file"),
     Column("severity", Text, nullable=False, comment="warning, or critical from twice the threshold on"),
-    Column("state", Text, nullable=False, comment="what became of the incident: firing, worse, resolved or corrected"),
+    Column("state", Text, nullable=False, comment="of the incident: firing, worse, resolved or corrected"),
     Column("ts", UtcTime, nullable=False, comment="time of the price that raised it"),
-    Column("value", Double, comment="the move in percent; null where it is about none"),
-    Column("threshold", Double, comment="the move that the rule allows, in percent; null where there is none"),
-    Column("message", Text, nullable=False, comment="what people read, in one line"),
+    Column("value", Double, comment="the move in percent; null if it is about no move"),
+    Column("threshold", Double, comment="the move from which on the rule is broken, in percent; null if none"),
+    Column("message", Text, nullable=False, comment="the sentence of the notification"),
     Column("raised_at", UtcTime, nullable=False, comment="when it was decided"),
-    Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
+    Column("delivered_at", UtcTime, comment="null until Slack accepted it"),
     Column("delivery", Text, nullable=False, comment="pending, not_configured, delivered, silenced, held or refused"),
-    Column("delivery_error", Text, comment="why it was not delivered; null if it was"),
+    Column("delivery_error", Text, comment="why it is not delivered; null if it is"),
     Column("run_id", Text, nullable=False, comment="run of process_prices that raised it"),
-    Column("incident_id", Text, comment="the incident that it is a turn of; null before there were incidents"),
-    Column("message_id", Text, comment="the Slack message that carried it, alone or with others"),
+    Column("incident_id", Text, comment="the incident that it is a transition of"),
+    Column("message_id", Text, comment="the Slack message that contains it, alone or in a batch"),
     Index("alerts_coin_rule_ts", "coin", "currency", "rule", "ts"),
     Index("alerts_delivery", "delivery"),
     Index("alerts_incident", "incident_id"),
-    comment="Market alerts: decided and stored first, delivered after",
+    comment="Market alerts and their delivery to Slack (the outbox)",
 )
 
 log_positions = Table(
@@ -214,53 +214,38 @@ gaps = Table(
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
     Column("first_hour", UtcTime, comment="the first full hour that is missing"),
-    Column("found_at", UtcTime, comment="when the hours were first seen to be missing"),
     Column("last_hour", UtcTime, nullable=False, comment="the gap is the full hours from first_hour to this one"),
-    Column("state", Text, nullable=False, comment="open, healed, no_data (CoinGecko has none) or beyond_plan"),
-    Column("tries", Integer, nullable=False, comment="requests that asked for these hours and were answered"),
-    Column("tried_at", UtcTime, comment="of the newest of them; null if there was none"),
-    Column("next_try_at", UtcTime, comment="not asked for again before; null if the next run asks"),
-    Column("healed_at", UtcTime, comment="when the raw log was seen to have them; null until then"),
-    Column("snapshot", Text, nullable=False, comment="of the newest try, archived unless refused; empty before it"),
-    Column("reason", Text, nullable=False, comment="why they could not be had, in words; empty unless so"),
-    PrimaryKeyConstraint("coin", "currency", "first_hour", "found_at"),
+    Column("state", Text, nullable=False, comment="open, filled, no_data (CoinGecko has none) or beyond_plan"),
+    Column("found_at", UtcTime, nullable=False, comment="when the hours were found to be missing"),
+    Column("tries", Integer, nullable=False, comment="answered requests for these hours"),
+    Column("retry_at", UtcTime, comment="no request before; null if the next run requests them"),
+    Column("filled_at", UtcTime, comment="when the raw log got the hours; null until then"),
+    Column("snapshot", Text, nullable=False, comment="archived answer of the newest try; empty before the first"),
+    Column("reason", Text, nullable=False, comment="why there is no price; empty unless no_data or beyond_plan"),
+    PrimaryKeyConstraint("coin", "currency", "first_hour"),
     Index("gaps_state", "state"),
-    comment="Hours that the raw logs did not have, and what became of them",
+    comment="Hours that the raw logs did not have, and what became of them; a row for each run of hours",
+)
+
+checked_hours = Table(
+    "checked_hours",
+    metadata,
+    Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
+    Column("currency", Text, comment="quote currency, such as usd"),
+    Column("since", UtcTime, nullable=False, comment="the first hour that was checked"),
+    Column("until", UtcTime, nullable=False, comment="hours before this were checked"),
+    PrimaryKeyConstraint("coin", "currency"),
+    comment="Hours that find_gaps has checked: those that the raw log does not have are in gaps",
 )
 
 api_requests = Table(
     "api_requests",
     metadata,
     Column("day", UtcTime, comment="midnight, UTC"),
-    Column("endpoint", Text, comment="what was asked for: prices, history or ping"),
+    Column("endpoint", Text, comment="prices or history"),
     Column("requests", Integer, nullable=False, comment="sent on that day, whatever the answer: errors count too"),
     PrimaryKeyConstraint("day", "endpoint"),
     comment="Requests to CoinGecko, which its plans limit by month",
-)
-
-api_turns = Table(
-    "api_turns",
-    metadata,
-    Column("api", Text, primary_key=True, comment="coingecko"),
-    Column("next_at", UtcTime, nullable=False, comment="the earliest time of the next request"),
-    Column("closed_until", UtcTime, comment="no request before, because an answer asked to wait; null if none did"),
-    comment="Whose turn it is to ask: keeps the workers' requests apart",
-)
-
-feed_conditions = Table(
-    "feed_conditions",
-    metadata,
-    Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
-    Column("currency", Text, comment="quote currency, such as usd"),
-    Column("condition", Text, comment="unknown_id, no_price, bad_price, not_understood, stale or unchanged"),
-    Column("since", UtcTime, comment="as-of time of the first pull that had it"),
-    Column("last_seen", UtcTime, nullable=False, comment="as-of time of the newest pull that had it"),
-    Column("pulls", Integer, nullable=False, comment="pulls that had it"),
-    Column("ended_at", UtcTime, comment="as-of time of the first pull without it; null while it lasts"),
-    Column("reason", Text, nullable=False, comment="what was missing or wrong in the newest pull, in words"),
-    Column("snapshot", Text, nullable=False, comment="archived answer of that pull; empty if it was not archived"),
-    PrimaryKeyConstraint("coin", "currency", "condition", "since"),
-    comment="What was wrong with a coin's live price, from when to when",
 )
 
 quarantine = Table(
@@ -304,22 +289,13 @@ incidents = Table(
 silences = Table(
     "silences",
     metadata,
-    Column("id", Text, primary_key=True, comment="made of coin and rule: set again, it is the same one"),
+    Column("id", Text, primary_key=True, comment="made of coin and rule: the same ones again replace it"),
     Column("coin", Text, nullable=False, comment="a CoinGecko id, or * for all"),
-    Column("rule", Text, nullable=False, comment="a rule, * for all of them, or the key of a trouble"),
+    Column("rule", Text, nullable=False, comment="a rule, * for all of them, or the key of a pipeline issue"),
     Column("until", UtcTime, nullable=False, comment="when it ends"),
     Column("reason", Text, nullable=False, comment="why, in words"),
     Column("created_at", UtcTime, nullable=False, comment="when it was set"),
-    comment="Alerts about these are stored and not sent, until then",
-)
-
-acknowledgements = Table(
-    "acknowledgements",
-    metadata,
-    Column("subject", Text, primary_key=True, comment="id of the incident or of the trouble"),
-    Column("reason", Text, nullable=False, comment="why, in words"),
-    Column("acknowledged_at", UtcTime, nullable=False, comment="when somebody said so"),
-    comment="Somebody has taken care: no more messages until it is over",
+    comment="What is stored and not sent until then",
 )
 
 troubles = Table(
@@ -362,17 +338,6 @@ trouble_messages = Table(
     comment="What is told of troubles: stored first, delivered after, like the alerts",
 )
 
-webhooks = Table(
-    "webhooks",
-    metadata,
-    Column("fingerprint", Text, primary_key=True, comment="part of the SHA-256 of the webhook, which is a secret"),
-    Column("connection", Text, nullable=False, comment="Airflow connection that had it"),
-    Column("reason", Text, nullable=False, comment="what Slack answered"),
-    Column("dead_since", UtcTime, comment="from when on nothing is posted to it; null while it lives"),
-    Column("not_before", UtcTime, comment="until when Slack asked to wait; null if it did not"),
-    comment="Webhooks that have to be left alone, for good or for a while",
-)
-
 pipeline_issues = Table(
     "pipeline_issues",
     metadata,
@@ -382,13 +347,14 @@ pipeline_issues = Table(
     Column("detail", Text, nullable=False, comment="what happened, as last reported"),
     Column("action", Text, nullable=False, comment="what to do"),
     Column("link", Text, comment="the page to look at; null if there is none"),
+    Column("coins", Text, nullable=False, comment="the coins it concerns, comma-separated; empty if none"),
     Column("opened_at", UtcTime, nullable=False, comment="when it was first reported"),
     Column("seen_at", UtcTime, nullable=False, comment="when it was last reported"),
     Column("seen_count", Integer, nullable=False, comment="reports since it was opened"),
     Column("resolved_at", UtcTime, comment="null while it is open"),
     Column("notify_after", UtcTime, nullable=False, comment="operators are not notified before: its grace period"),
     Column("notified_state", Text, comment="the state that operators know; null if they were never notified"),
-    Column("notified_at", UtcTime, comment="when they were last notified"),
+    Column("notified_at", UtcTime, comment="when they were last notified; null if not, or if coins were added since"),
     Column("acknowledged_at", UtcTime, comment="when an operator acknowledged it: no more reminders"),
     Column("acknowledged_by", Text, comment="who, and why"),
     Column("delivery_error", Text, comment="why the last notification was not delivered; null if it was"),

@@ -29,7 +29,7 @@ def mark_work(connection: Connection, step: Step, currency: str, since: Mapping[
 def pending_work(connection: Connection, step: Step) -> dict[str, dict[str, datetime]]:
     """Return what is pending for a step: currency → coin → from which time on.
 
-    The marks are locked: what another run adds to them waits until this one has cleared what it did.
+    The rows are locked: what a concurrent run adds to them waits until this one has cleared what it did.
     """
     query = select(schema.pending_work).where(_w.step == step).order_by(_w.currency, _w.coin).with_for_update()
     work: dict[str, dict[str, datetime]] = defaultdict(dict)
