@@ -138,13 +138,10 @@ def decide(memory: Memory, seen: Observation, rules: Rules) -> list[Transition]:
         seen: The new price with its moves.
         rules: Of this coin.
     """
-    limits = rules.limits
     return [
         *_decide_moves(memory, seen, rules),
-        *_decide_limit(memory.get("limit_1h"), "limit_1h", 1.0, seen.change_1h_pct, limits.limit_1h_pct, seen, rules),
-        *_decide_limit(
-            memory.get("limit_24h"), "limit_24h", 24.0, seen.change_24h_pct, limits.limit_24h_pct, seen, rules
-        ),
+        *_decide_limit("limit_1h", memory, seen, rules),
+        *_decide_limit("limit_24h", memory, seen, rules),
         *_decide_stale(memory.get("stale"), seen),
     ]
 
@@ -176,19 +173,13 @@ def _begin(memory: Memory, seen: Observation, rules: Rules) -> list[Transition]:
             continue
         if move.rule == "move_24h" and _is_echo(memory.get("move_1h"), move, seen, rules):
             continue
-        incident = Incident(
-            coin=seen.coin,
-            currency=seen.currency,
-            rule=move.rule,
-            state="firing",
-            opened_at=seen.ts,
-            changed_at=seen.ts,
-            notified_at=seen.ts,
-            notified_move=move.log_return,
-            reference_price=move.reference_price,
-        )
+        incident = _open(seen, move.rule, move.log_return, move.reference_price)
         return [_of_move(incident, move, seen, rules)]
     return []
+
+
+def _open(seen: Observation, rule: RuleName, move: float = 0.0, reference: float | None = None) -> Incident:
+    return Incident(seen.coin, seen.currency, rule, "firing", seen.ts, seen.ts, seen.ts, move, reference)
 
 
 def _is_quiet(last: Incident | None, hour: Move, seen: Observation, rules: Rules) -> bool:
@@ -280,8 +271,11 @@ def _since_beginning(incident: Incident, hour: Move, seen: Observation, rules: R
 def _of_worse(incident: Incident, move: Move, size: float, seen: Observation, rules: Rules) -> Transition:
     # One more abnormal hour may be smaller than the move notified before it; what is worse next is worse than both.
     largest = math.copysign(max(size, abs(incident.notified_move)), incident.notified_move)
-    worse = replace(incident, state="worse", changed_at=seen.ts, notified_at=seen.ts, notified_move=largest)
-    return _of_move(worse, move, seen, rules)
+    return _of_move(_worse(incident, seen, largest), move, seen, rules)
+
+
+def _worse(incident: Incident, seen: Observation, move: float) -> Incident:
+    return replace(incident, state="worse", changed_at=seen.ts, notified_at=seen.ts, notified_move=move)
 
 
 def _of_move(incident: Incident, move: Move, seen: Observation, rules: Rules) -> Transition:
@@ -328,40 +322,31 @@ def _hours(earlier: datetime, later: datetime) -> float:
 
 
 def _decide_limit(
-    last: Incident | None,
-    rule: Literal["limit_1h", "limit_24h"],
-    hours: float,
-    change_pct: float | None,
-    limit_pct: float | None,
-    seen: Observation,
-    rules: Rules,
+    rule: Literal["limit_1h", "limit_24h"], memory: Memory, seen: Observation, rules: Rules
 ) -> list[Transition]:
+    limits, last = rules.limits, memory.get(rule)
+    if rule == "limit_1h":
+        change_pct, limit_pct, hours = seen.change_1h_pct, limits.limit_1h_pct, 1.0
+    else:
+        change_pct, limit_pct, hours = seen.change_24h_pct, limits.limit_24h_pct, 24.0
     is_unknown = change_pct is None and limit_pct is not None
     if is_unknown or (last is not None and seen.ts <= last.changed_at):
         return []
     incident = last if last is not None and last.is_open else None
     if limit_pct is None or change_pct is None or abs(change_pct) < limit_pct:
-        is_small = not limit_pct or abs(change_pct or 0.0) < rules.limits.rearm_fraction * limit_pct
+        is_small = limit_pct is None or abs(change_pct or 0.0) < limits.rearm_fraction * limit_pct
         return [_of_end(incident, seen, "resolved", rule)] if incident is not None and is_small else []
-    log_return = math.log1p(change_pct / 100)
-    reference = seen.price / (1 + change_pct / 100)
+    log_return, reference = math.log1p(change_pct / 100), seen.price / (1 + change_pct / 100)
     ended: list[Transition] = []
     if incident is not None and not _is_same_way(incident, log_return):
-        # A change that turns through the limit ends one incident and begins another.
+        # A change from one limit to the opposite one ends an incident and begins another.
         ended, incident = [_of_end(incident, seen, "resolved", rule)], None
     if incident is None:
-        incident = Incident(seen.coin, seen.currency, rule, "firing", seen.ts, seen.ts, seen.ts, log_return, reference)
-    elif abs(log_return) < rules.limits.worse_factor * abs(incident.notified_move):
-        return []
+        incident = _open(seen, rule, log_return, reference)
+    elif abs(log_return) >= limits.worse_factor * abs(incident.notified_move):
+        incident = replace(_worse(incident, seen, log_return), reference_price=reference)
     else:
-        incident = replace(
-            incident,
-            state="worse",
-            changed_at=seen.ts,
-            notified_at=seen.ts,
-            notified_move=log_return,
-            reference_price=reference,
-        )
+        return []
     transition = Transition(
         incident=incident,
         note=rule,
@@ -379,8 +364,7 @@ def _decide_stale(last: Incident | None, seen: Observation) -> list[Transition]:
         return []
     is_open = last is not None and last.is_open
     if seen.stale and not is_open:
-        incident = Incident(seen.coin, seen.currency, "stale", "firing", seen.ts, seen.ts, seen.ts)
-        return [Transition(incident, "stale", price=seen.price, reason=seen.stale)]
+        return [Transition(_open(seen, "stale"), "stale", price=seen.price, reason=seen.stale)]
     if last is not None and is_open and not seen.stale:
         ended = replace(last, state="resolved", changed_at=seen.ts)
         return [Transition(ended, "stale", price=seen.price, reason="the price moves again")]

@@ -117,7 +117,8 @@ def _undecided(connection: Connection, currency: str) -> list[dict[str, Any]]:
     query = (
         select(schema.price_statistics, _p.last_updated_at, _p.fetched_at)
         .select_from(schema.pending_work.join(schema.price_statistics, work).join(schema.prices, live))
-        .where(_w.currency == currency)
+        # Where a live price has just replaced one of history, its statistics are still to come, and mark it again.
+        .where(_w.currency == currency, _s.unchanged_polls.is_not(None))
         .order_by(_s.coin, _s.ts)
     )
     return [{**row, "age_minutes": _age_minutes(row)} for row in connection.execute(query).mappings()]

@@ -101,7 +101,7 @@ def test_three_polls_that_agree_are_released_and_computed_again(app, store, pric
     by = "polls in a row that agree"
     assert quarantine() == [(1, "released", by), (2, "released", by)]
     with app.warehouse.begin() as connection:
-        assert pending_work(connection, "detection") == {"usd": {"bitcoin": noon + HOUR}}
+        assert pending_work(connection, "statistics") == {"usd": {"bitcoin": noon + HOUR}}
 
 
 def test_each_coin_is_compared_with_its_own_price_before(store, prices, app, noon):

@@ -4,6 +4,7 @@ from threading import Event, Thread
 import pytest
 from sqlalchemy import text
 
+from coinwatch.alerts.incidents import detect_anomalies
 from coinwatch.statistics.compute import compute_rolling_statistics
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import open_warehouse
@@ -53,6 +54,16 @@ def test_detection_gets_new_live_prices_and_the_newest_one(pipeline, hour, sourc
     pipeline.load(hour, source=source)
     compute_rolling_statistics(pipeline.app)
     assert take_work(pipeline, "detection") == ({} if since is None else {"bitcoin": at(since)})
+
+
+def test_detection_waits_for_the_statistics_of_a_live_price_in_the_place_of_history(pipeline):
+    pipeline.load(*range(50), 51, source="history")
+    pipeline.load(50)
+    compute_rolling_statistics(pipeline.app)
+    pipeline.load(51, price="80")
+    assert detect_anomalies(pipeline.app, "run") == []
+    compute_rolling_statistics(pipeline.app)
+    assert len(detect_anomalies(pipeline.app, "run")) == 1
 
 
 def test_hour_by_hour_it_is_the_same_as_at_once_also_after_an_outage(pipeline, tmp_path):
