@@ -1,26 +1,26 @@
-"""By hand: what is to become of values that were held back.
+"""By hand: list, release or reject quarantined values.
 
-A value that cannot be a price (not a number, not positive, or more than 25 % away from the one before) is held back in
-quarantine: it stands in the raw log and is no price. Three pulls in a row that agree release themselves; everything
-else waits here, and harms nobody.
+A value that is not a positive number, or is more than 25 % away from the price before it, is quarantined: the raw log
+has it, but it is not stored as a price. Three polls in a row that agree are released automatically. Any other value
+waits here for a decision; nothing else waits for it.
 
-* **list** writes what is held back into the log.
-* **release**: it is a price after all. Statistics and alerts from its time on are computed again.
-* **reject**: it stays out for good, and is not asked about any more.
+* **list** logs the quarantined values.
+* **release** stores a value as a price. Statistics and alerts from its time on are computed again.
+* **reject** keeps a value out for good.
 
-**Started** by hand only, with params: action, coin, ts (the time as the list has it; `*` for all), and reason.
+**Started** by hand only, with params: action, coin, ts (as the list has it; `*` for all), and reason.
 
-**Reads** and **writes** the warehouse; an event on the raw asset of each coin that has a new price starts
+**Reads** and **writes** the warehouse; an event on the raw asset of each coin with a released value starts
 `process_prices`.
 
-**When it fails** the task's log says what cannot be done, and what there is.
+**When it fails** the task's log says why, and which values are quarantined.
 
-**Safe to run again:** yes; what is decided is not held back any more.
+**Safe to run again:** yes; a decided value is not quarantined any more.
 """
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from coinwatch.app import open_review
+from coinwatch.app import App
 from coinwatch.assets import RAW_ASSETS
 from coinwatch.events import publish_added
 from coinwatch.tasks import DEFAULT_ARGS, START_DATE
@@ -40,20 +40,20 @@ from coinwatch.tasks import DEFAULT_ARGS, START_DATE
         "ts": Param(
             "*", type="string", description="time of the value, for example 2026-11-22T10:00:00Z, or * for all"
         ),
-        "reason": Param("", type="string", description="why, and who decided it"),
+        "reason": Param("", type="string", description="why, and who decided"),
     },
 )
 def review_quarantine():
-    """Release or reject what was held back."""
+    """List, release or reject quarantined values."""
 
     @task(outlets=RAW_ASSETS)
     def decide() -> None:
-        """Do what the params of the run say."""
-        publish_added(
-            open_review().decide(get_current_context()["params"], get_current_context()["run_id"]),
-            RAW_ASSETS,
-            get_current_context(),
-        )
+        """Do the action in the run's params."""
+        from coinwatch.quarantine import held
+
+        context = get_current_context()
+        released = held.review_quarantine(App(), context["params"], context["run_id"])
+        publish_added(released, RAW_ASSETS, context)
 
     decide()
 

@@ -136,7 +136,7 @@ def unused_port() -> Iterator[int]:
 
 @pytest.fixture
 def warehouse_url(new_warehouse_url: Callable[[str], str]) -> str:
-    """A warehouse that nobody has opened yet; on SQLite and on PostgreSQL."""
+    """The URL of a warehouse that was not opened yet."""
     return new_warehouse_url("warehouse")
 
 

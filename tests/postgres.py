@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the tests, from the binaries of this machine; gone with the session."""
+"""A PostgreSQL server for the tests, from the binaries of this machine; it ends with the session."""
 
 import os
 import pwd
@@ -11,16 +11,14 @@ from pathlib import Path
 
 import pytest
 
-NOT_HERE = (
-    "there is no PostgreSQL on this machine: install the package postgresql, or put initdb and pg_ctl on the PATH"
-)
+MISSING = "no PostgreSQL found: install the package postgresql, or put initdb and pg_ctl on the PATH"
 
-# The data is not worth a disk's time.
+# The data need not survive a crash.
 OPTIONS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=300 -c listen_addresses=''"
 
 
 def find_binaries() -> Path | None:
-    """The folder of initdb, pg_ctl and postgres: the newest of Debian's, or that of the PATH."""
+    """Return the folder of initdb, pg_ctl and postgres: the newest of Debian's, or the one on the PATH."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
     on_path = shutil.which("initdb")
     if on_path:
@@ -32,14 +30,14 @@ def find_binaries() -> Path | None:
 
 
 class PostgresServer:
-    """A server in a folder of its own, which listens on a socket there and nowhere else."""
+    """A server in a folder of its own, which listens only on a socket there."""
 
     def __init__(self, binaries: Path, folder: Path) -> None:
         self.folder = folder
         self._binaries = binaries
         self._names = count(1)
         # The server refuses to run as root.
-        self._user = _somebody_else() if os.geteuid() == 0 else None
+        self._user = _other_user() if os.geteuid() == 0 else None
         if self._user:
             shutil.chown(folder, self._user)
 
@@ -58,7 +56,7 @@ class PostgresServer:
                 cwd=self.folder,
                 user=self._user,
                 extra_groups=[] if self._user else None,
-                # No pipe: the server would hold it open.
+                # Not a pipe: the server would keep it open.
                 stdout=output,
                 stderr=output,
                 env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
@@ -75,7 +73,7 @@ class PostgresServer:
         return f"postgresql+psycopg://{user}@/{database}?host={self.folder}"
 
     def new_database(self) -> str:
-        """Make an empty database; its URL."""
+        """Create an empty database and return its URL."""
         name = f"test_{next(self._names)}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
@@ -88,18 +86,18 @@ class PostgresServer:
             connection.execute(statement)  # type: ignore[arg-type]  # our own text
 
 
-def _somebody_else() -> str:
+def _other_user() -> str:
     names = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in names else "nobody"
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server; a test that needs it is skipped where there is none."""
+    """A PostgreSQL server; tests that need it are skipped if its binaries are missing."""
     binaries = find_binaries()
     if binaries is None:
-        pytest.skip(NOT_HERE)
-    # Not below pytest's own folder: nobody else may enter that, and a socket's path must be short.
+        pytest.skip(MISSING)
+    # Not in pytest's folder: other users may not enter it, and a socket's path must be short.
     with tempfile.TemporaryDirectory(prefix="coinwatch-pg-", ignore_cleanup_errors=True) as folder:
         server = PostgresServer(binaries, Path(folder))
         server.start()
@@ -109,14 +107,23 @@ def postgres() -> Iterator[PostgresServer]:
             server.stop()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "postgres: the test's warehouse is on SQLite and, once more, on PostgreSQL")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "new_warehouse_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("postgres"):
+        metafunc.parametrize("new_warehouse_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
 def new_warehouse_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """The URL of a new warehouse by a name: each test runs on SQLite and on PostgreSQL."""
+    """Return the URL of a new warehouse by a name: on SQLite, unless the test has the marker ``postgres``."""
     urls: dict[str, str] = {}
 
     def new(name: str) -> str:
         if name not in urls:
-            if request.param == "sqlite":
+            if getattr(request, "param", "sqlite") == "sqlite":
                 urls[name] = f"sqlite:///{tmp_path / name / 'warehouse.db'}"
             else:
                 urls[name] = request.getfixturevalue("postgres").new_database()

@@ -261,14 +261,6 @@ def open_watch() -> Any:
     return Watch(app.settings, app.warehouse, app.rules, app.clock, open_ingest().budget)
 
 
-def open_review() -> Any:
-    """What the step of `review_quarantine` works with."""
-    from coinwatch.quarantine.review import Review
-
-    app = App()
-    return Review(app.settings, app.warehouse, app.clock)
-
-
 def open_failures() -> Any:
     """What is done about tasks that failed."""
     from coinwatch.health.task_failures import Failures

@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
+    from coinwatch.errors import CoinwatchError
     from coinwatch.local.errors import Interrupted, RunError
-    from coinwatch.settings import SettingsError
 
     if arguments[:1] == ["sandbox"]:
         return _sandbox(arguments[1:])
@@ -36,8 +36,8 @@ def _main(arguments: Sequence[str]) -> int:
         status: int = options.function(options)
     except Interrupted as error:
         return error.status
-    except SettingsError as error:
-        return _complain(str(error), 2)
+    except CoinwatchError as error:
+        return _complain(str(error), error.exit_status)
     except RunError as error:
         return _complain(str(error), error.status)
     return status
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="run everything on this machine (make run)"))
     _add_load(commands.add_parser("load-airflow-settings", help="load pools, variables and connections from a file"))
     _add_doctor(commands.add_parser("doctor", help="check settings, key, services, warehouse, disk and clock"))
-    _add_backtest(commands.add_parser("backtest", help="what the alert rules would have told of known prices"))
+    _add_backtest(commands.add_parser("backtest", help="the alerts that the rules raise on known prices"))
     _add_fault(commands.add_parser("fault", help="switch a fault of the running sandbox's CoinGecko on or off"))
     commands.add_parser("sandbox", help="run the stand-in CoinGecko, Slack and S3 alone")
     return parser
@@ -172,14 +172,14 @@ def _as_airflow() -> None:
 
 
 def _add_backtest(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--days", type=_days, default=365.0, help="so many up to the newest price (365)")
+    parser.add_argument("--days", type=_days, default=365.0, help="days before the newest price (365)")
     parser.add_argument("--coin", help="CoinGecko id (the first of COINWATCH_COINS)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="timestamp,price, not what is stored")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="timestamp,price instead of the stored prices")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a value of the rules, for a second run beside"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a value of the rules, for a second run beside"
     )
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE.svg", help="where to draw (backtest-<coin>.svg in the data)"
+        "--chart", type=Path, metavar="FILE", help="PNG or SVG (backtest-<coin>.png in the data folder)"
     )
     parser.set_defaults(function=_backtest)
 
@@ -195,6 +195,8 @@ def _days(text: str) -> float:
 
 
 def _backtest(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from coinwatch.backtest.command import backtest, parse_changes
     from coinwatch.backtest.values import csv_values, stored_values
     from coinwatch.rules import load_rules
@@ -203,6 +205,7 @@ def _backtest(options: argparse.Namespace) -> int:
     settings = load_settings()
     coin = options.coin or settings.coins[0]
     changes = parse_changes(options.set)
+    rules = load_rules(settings.config)
     if options.csv is not None:
         values = csv_values(options.csv, coin, settings.currency)
     else:
@@ -210,8 +213,9 @@ def _backtest(options: argparse.Namespace) -> int:
         from coinwatch.app import App
 
         values = stored_values(App(settings).warehouse, coin, settings.currency)
-    picture = options.picture or settings.data_dir / f"backtest-{coin}.svg"
-    backtest(values, coin, settings.currency, options.days, load_rules(settings.config), changes, picture, _say)
+    chart = options.chart or settings.data_dir / f"backtest-{coin}.png"
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    backtest(values, coin, settings.currency, options.days, rules, changes, chart, console)
     return 0
 
 

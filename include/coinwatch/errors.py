@@ -1,22 +1,25 @@
-"""What a task needs to know of a failure: whether to try again, and when."""
+"""The errors that are raised on purpose; what a task or a command does with one follows from its attributes."""
 
 
 class CoinwatchError(RuntimeError):
-    """A failure that is understood; its message says what happened, to whom, and what to do.
+    """A failure with a known cause; its message says what happened and what to do.
 
     Attributes:
-        retryable: Whether the same thing may work later without anybody doing something about it.
-        retry_after: Seconds to wait before that, where the other side said so.
+        retryable: Whether the same call may succeed later without anybody's help.
+        retry_after: Seconds to wait before that, where the other side gave them.
+        exit_status: Exit status of a command that ends with it.
     """
 
     retryable = True
+    exit_status = 1
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class WrongOrder(CoinwatchError):
-    """What a person asked for cannot be done; the message says what can."""
+class InvalidAction(CoinwatchError):
+    """An operator's action that is not possible; the message says which ones are."""
 
     retryable = False
+    exit_status = 2

@@ -1,8 +1,8 @@
-"""The rules file: every constant of detection, validated, with overrides by coin."""
+"""The rules file: every constant of detection, validated, with overrides for each coin."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,7 +13,13 @@ Positive = Annotated[float, Field(gt=0)]
 
 UpToADay = Annotated[float, Field(gt=0, le=24)]
 UpToFourHours = Annotated[float, Field(gt=0, le=4)]
-"""A decision sees the rows of the last 30 hours."""
+"""A decision reads the rows of the last 30 hours."""
+
+
+_TEXTS = {
+    "extra_forbidden": "is an unknown key; the rules file that comes with Coinwatch has every key",
+    "missing": "is missing",
+}
 
 
 class _Model(BaseModel):
@@ -21,14 +27,17 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+M = TypeVar("M", bound=_Model)
+
+
 class SigmaRules(_Model):
-    """How the usual 1-hour move is learned.
+    """How the typical move of a coin (sigma) is learned.
 
     Attributes:
         half_life_days: Age at which a move counts half.
-        clip_sigmas: A move counts as this many sigmas at most,
-        clip_after_samples: once so many moves have been seen.
-        min_interval_hours: Two prices closer together count as this far apart.
+        clip_sigmas: A move counts as at most this many sigmas,
+        clip_after_samples: once this many moves were learned.
+        min_interval_hours: Prices closer together count as this far apart.
     """
 
     half_life_days: Positive
@@ -38,13 +47,13 @@ class SigmaRules(_Model):
 
 
 class MoveRule(_Model):
-    """When a move is abnormal, and when it is worth another message.
+    """When a move is abnormal, and when it is notified again.
 
     Attributes:
-        sigmas: From this many times the usual move on,
+        sigmas: From this many typical moves on,
         min_pct: and from this log return in percent on.
-        quiet_hours: After a message there is no other one for so long,
-        worse_factor: unless the log return is this many times that of the message, up or down.
+        quiet_hours: After a notification there is none for this long,
+        worse_factor: unless the log return is this many times the notified one, up or down.
     """
 
     sigmas: Positive
@@ -61,9 +70,9 @@ class HourMoveRule(MoveRule):
     """The move of about an hour.
 
     Attributes:
-        late_hours_max: A pull that came late is compared with the price before it, if that is no older than this.
-        revert_fraction: The next price that takes back so much of the move shows that it was a spike,
-        revert_hours: if it comes no later than this.
+        late_hours_max: A late poll is compared with the price before it, if that is at most this old.
+        revert_fraction: If the next price takes back this part of the move, it was a spike,
+        revert_hours: provided it comes within this time.
     """
 
     late_hours_max: UpToFourHours
@@ -75,20 +84,20 @@ class DayMoveRule(MoveRule):
     """The move of 24 hours.
 
     Attributes:
-        rearm_fraction: It is over when the move has come under this part of the threshold, or has turned.
+        rearm_fraction: It resolves when the move is below this part of the threshold, or changes direction.
     """
 
     rearm_fraction: float = Field(gt=0, lt=1)
 
 
 class LimitRules(_Model):
-    """Fixed limits in percent, whatever is usual for the coin.
+    """Fixed limits in percent, whatever is typical of the coin.
 
     Attributes:
-        limit_1h_pct: For the change in an hour; none: no limit.
-        limit_24h_pct: For the change in a day, likewise.
-        worse_factor: Another message comes when the log return is this many times that of the last one.
-        rearm_fraction: It is over when the change has come under this part of the limit.
+        limit_1h_pct: For the change in 1 hour; None: no limit.
+        limit_24h_pct: For the change in 24 hours; None: no limit.
+        worse_factor: It is notified again when the log return is this many times the notified one.
+        rearm_fraction: It resolves when the change is below this part of the limit.
     """
 
     limit_1h_pct: Positive | None
@@ -98,54 +107,54 @@ class LimitRules(_Model):
 
 
 class BadValueRule(_Model):
-    """When a value is held back, and when it is believed after all.
+    """When a value is quarantined, and when it is released.
 
     Attributes:
-        max_step_pct: A price further than this from the last one that was accepted is held back,
-        confirm_pulls: until so many pulls in a row agree
+        max_step_pct: A price further than this from the last accepted one is quarantined,
+        confirm_polls: until this many polls in a row agree
         confirm_pct: within this.
     """
 
     max_step_pct: Positive
-    confirm_pulls: int = Field(ge=2)
+    confirm_polls: int = Field(ge=2)
     confirm_pct: Positive
 
     def summary(self) -> str:
         """Return the values that decide, for a notification."""
-        return f"max_step_pct {self.max_step_pct:g}, confirm_pulls {self.confirm_pulls}"
+        return f"max_step_pct {self.max_step_pct:g}, confirm_polls {self.confirm_polls}"
 
 
 class StaleRule(_Model):
-    """When a price is no news of the market.
+    """When a price is stale.
 
     Attributes:
-        pulls: So many pulls in a row have exactly the same price,
+        polls: This many polls in a row have exactly the same price,
         min_hours: over at least this time;
         age_minutes: or the price was older than this when it was fetched.
     """
 
-    pulls: int = Field(ge=2, le=24)
+    polls: int = Field(ge=2, le=24)
     min_hours: UpToADay
     age_minutes: Positive
 
     def summary(self) -> str:
         """Return the values that decide, for a notification."""
-        return f"pulls {self.pulls}, min_hours {self.min_hours:g}"
+        return f"polls {self.polls}, min_hours {self.min_hours:g}"
 
 
 class Rules(_Model):
     """All rules for one coin.
 
     Attributes:
-        symbol: What people call the coin; empty: its id.
-        warm_up_samples: With fewer moves seen, nothing is raised.
+        symbol: The coin's ticker; empty: its id.
+        warm_up_samples: No move is notified before this many moves were learned.
         critical_factor: An alert is critical from this many times the threshold on.
-        sigma: How the usual move is learned.
+        sigma: How the typical move is learned.
         move_1h: The move of about an hour.
         move_24h: The move of 24 hours.
         limits: Fixed limits.
-        bad_value: What is held back.
-        stale: What is no news.
+        bad_value: Which values are quarantined.
+        stale: Which prices are stale.
     """
 
     symbol: str = ""
@@ -159,11 +168,16 @@ class Rules(_Model):
     stale: StaleRule
 
 
+class _RulesFile(_Model):
+    defaults: Rules
+    coins: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
 class RuleBook:
     """The rules of all coins.
 
     Attributes:
-        defaults: For a coin that has none of its own.
+        defaults: The rules of a coin without overrides.
     """
 
     def __init__(self, defaults: Rules, coins: Mapping[str, Rules]) -> None:
@@ -171,44 +185,41 @@ class RuleBook:
         self._coins = dict(coins)
 
     def for_coin(self, coin: str) -> Rules:
-        """The rules for a coin."""
+        """Return the rules for a coin."""
         return self._coins.get(coin, self.defaults)
 
     def symbol(self, coin: str) -> str:
-        """What people call a coin."""
+        """Return a coin's ticker, or its id if there is none."""
         return self.for_coin(coin).symbol or coin
 
     def changed(self, coin: str, changes: Mapping[str, Any]) -> "RuleBook":
-        """A book in which some values of a coin's rules are others.
+        """Return rules with other values for a coin.
 
         Args:
             coin: CoinGecko id.
-            changes: Values by their names, as in ``move_1h.sigmas``.
+            changes: Values by key, such as ``move_1h.sigmas``.
 
         Raises:
-            SettingsError: There is no such value, or it is not allowed.
+            SettingsError: There is no such key, or the value is not allowed.
         """
         content = self.for_coin(coin).model_dump()
         for name, value in changes.items():
-            *sections, key = name.split(".")
-            place: Any = content
-            for section in sections:
-                place = place.get(section) if isinstance(place, dict) else None
-            if not isinstance(place, dict):
-                raise SettingsError(f"{name} is no value of the rules; those are for example move_1h.sigmas")
-            place[key] = value
-        return RuleBook(self.defaults, {**self._coins, coin: _read(Path("with --set"), "rules", content)})
+            change = value
+            for key in reversed(name.split(".")):
+                change = {key: change}
+            content = _merge(content, change)
+        return RuleBook(self.defaults, {**self._coins, coin: _validate(Rules, content, "--set", "rules")})
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key stands once; of two, the second would undo the first without a word."""
+    """YAML without duplicate keys: the second would silently replace the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's own
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value} stands twice", problem_mark=key.start_mark
+                    problem=f"{key.value} is there twice", problem_mark=key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -218,37 +229,21 @@ def load_rules(path: Path) -> RuleBook:
     """Read the rules file.
 
     Raises:
-        SettingsError: It is missing, is no YAML, or has a wrong or missing value or an unknown key; the message names
-            the file, the key, the value and what is allowed.
+        SettingsError: It cannot be read, or has a wrong, missing or unknown key; the message names the file, the key,
+            the value and what is allowed.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
     except OSError as error:
         raise SettingsError(f"COINWATCH_CONFIG: the rules file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        wrong = f"byte {error.start} is 0x{error.object[error.start]:02x}"
-        raise SettingsError(f"the rules file {path} is no UTF-8 text: {wrong}; save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"the rules file {path} is no YAML: {error}") from None
-    sections = _section(path, "the file", content, {"defaults", "coins"})
-    defaults = _section(path, "defaults", sections.get("defaults"), set(Rules.model_fields))
-    book = _read(path, "defaults", defaults)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"the rules file {path} is not YAML in UTF-8: {error}") from None
+    file = _validate(_RulesFile, content, f"the rules file {path}")
     coins = {
-        str(coin): _read(path, f"coins.{coin}", _merge(defaults, _section(path, f"coins.{coin}", own)))
-        for coin, own in _section(path, "coins", sections.get("coins", {})).items()
+        coin: _validate(Rules, _merge(content["defaults"], own), f"the rules file {path}", f"coins.{coin}")
+        for coin, own in file.coins.items()
     }
-    return RuleBook(book, coins)
-
-
-def _section(path: Path, name: str, content: Any, allowed: set[str] | None = None) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise SettingsError(f"the rules file {path}: {name} has to be a section, but is {content!r}")
-    unknown = sorted(str(key) for key in content if allowed is not None and key not in allowed)
-    if allowed is not None and unknown:
-        raise SettingsError(
-            f"the rules file {path}: {name} has {', '.join(unknown)}; allowed are {', '.join(sorted(allowed))}"
-        )
-    return content
+    return RuleBook(file.defaults, coins)
 
 
 def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,26 +254,13 @@ def _merge(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _read(path: Path, name: str, content: Mapping[str, Any]) -> Rules:
+def _validate(model: type[M], content: object, where: str, section: str = "") -> M:
     try:
-        return Rules.model_validate(content)
+        return model.model_validate(content)
     except ValidationError as error:
         lines = []
-        for problem in error.errors():
-            key = ".".join([name, *map(str, problem["loc"])])
-            if problem["type"] == "extra_forbidden":
-                said = f"not known; allowed are {_siblings(problem['loc'])}"
-            elif problem["type"] == "missing":
-                said = "missing"
-            else:
-                said = f"{problem['input']!r}: {problem['msg']}"
-            lines.append(f"the rules file {path}: {key} is {said}")
+        for wrong in error.errors():
+            key = ".".join(filter(None, [section, *map(str, wrong["loc"])])) or "the content"
+            text = _TEXTS.get(wrong["type"], f"is {wrong['input']!r}: {wrong['msg']}")
+            lines.append(f"{where}: {key} {text}")
         raise SettingsError("\n".join(lines)) from None
-
-
-def _siblings(loc: tuple[int | str, ...]) -> str:
-    """The keys that may stand where an unknown one stands."""
-    model: Any = Rules
-    for name in loc[:-1]:
-        model = model.model_fields[name].annotation
-    return ", ".join(sorted(model.model_fields))

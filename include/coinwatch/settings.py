@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from coinwatch.errors import CoinwatchError
+
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 """The folder that holds dags/, include/ and data/."""
 
@@ -25,32 +27,31 @@ HISTORY_DAYS_MAX = 365
 """Public API users can ask for the past 365 days (CoinGecko error 10012)."""
 
 
-_SECRETS = {"heartbeat_url"}
-"""Settings whose value is never shown."""
+class SettingsError(CoinwatchError):
+    """Wrong settings; the message names each variable, its value and what is allowed."""
 
-
-class SettingsError(ValueError):
-    """A setting has a wrong value; the message names the variable, the value and what is allowed."""
+    retryable = False
+    exit_status = 2
 
 
 class Settings(BaseSettings):
-    """What the environment decides, for every Dag and command alike.
+    """The settings of every Dag and command.
 
     Attributes:
         coins: CoinGecko ids to watch, in the order given.
         currency: Quote currency, as CoinGecko names it.
         data_dir: Folder for everything written locally.
-        bitcoin_raw_path: Overrides the place of Bitcoin's raw CSV.
-        bitcoin_processed_path: Overrides the place of Bitcoin's processed CSV.
+        bitcoin_raw_path: Overrides the path of Bitcoin's raw CSV.
+        bitcoin_processed_path: Overrides the path of Bitcoin's processed CSV.
         bitcoin_archive_path: Overrides the folder of the snapshots.
         s3_bucket: Bucket for raw, processed and archive; empty means no uploads.
         s3_prefix: Prefix of every key in the bucket, without slashes at its ends.
-        history_days: Days of hourly history that a new installation fetches, and how far back gaps are healed.
+        history_days: Days of hourly history that a new installation fetches, and how far back gaps are filled.
         config: File with the alert rules and windows.
-        coingecko_per_minute: Requests to CoinGecko in a minute, over all workers; by its plan, if absent.
-        coingecko_monthly_limit: Requests that the plan allows in a month; by the plan, if absent.
-        alert_max_age_hours: Alerts that could not be delivered for longer than this come in one summary.
-        heartbeat_url: Called by each watch that went through; empty: nothing is called. It is a secret.
+        coingecko_per_minute: Requests to CoinGecko in a minute, over all workers; None: as the plan allows.
+        coingecko_monthly_limit: Requests to CoinGecko in a month; None: as the plan allows.
+        alert_max_age_hours: Alerts that were not delivered for longer than this are sent in one summary.
+        heartbeat_url: URL that `watch_feed` calls after each run; empty: none. It is a secret.
     """
 
     model_config = SettingsConfigDict(
@@ -69,11 +70,11 @@ class Settings(BaseSettings):
     )
     s3_bucket: str = ""
     s3_prefix: str = ""
-    history_days: int = 90
+    history_days: int = Field(90, ge=2, le=HISTORY_DAYS_MAX)
     config: Path = Path("include/coinwatch.yaml")
     coingecko_per_minute: float | None = Field(None, gt=0, le=10_000)
     coingecko_monthly_limit: int | None = Field(None, gt=0)
-    alert_max_age_hours: float = 24.0
+    alert_max_age_hours: float = Field(24.0, ge=1, le=8760)
     heartbeat_url: SecretStr = SecretStr("")
 
     @field_validator("coins", mode="before")
@@ -88,22 +89,22 @@ class Settings(BaseSettings):
     def _check_coins(cls, coins: tuple[str, ...]) -> tuple[str, ...]:
         if not coins:
             raise ValueError("at least one CoinGecko id is needed, for example bitcoin")
-        for coin in coins:
-            # An id becomes a file name and an asset name.
-            if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", coin):
-                raise ValueError(
-                    f"{coin!r} is no CoinGecko id: ids have lower-case letters, digits, '-', '_' and '.', "
-                    "comma-separated, for example bitcoin,ethereum"
-                )
-            if coins.count(coin) > 1:
-                raise ValueError(f"{coin!r} stands more than once")
+        # An id is part of file names.
+        wrong = [coin for coin in coins if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", coin)]
+        if wrong:
+            raise ValueError(
+                f"{wrong[0]!r} is not a CoinGecko id: ids have lower-case letters, digits, '-', '_' and '.', "
+                "comma-separated, for example bitcoin,ethereum"
+            )
+        if len(set(coins)) < len(coins):
+            raise ValueError("an id is there more than once")
         return coins
 
     @field_validator("currency")
     @classmethod
     def _check_currency(cls, currency: str) -> str:
         if not re.fullmatch(r"[a-z]{3,5}", currency):
-            raise ValueError("a quote currency of CoinGecko in lower case is needed, for example usd, eur or btc")
+            raise ValueError("allowed is a quote currency of CoinGecko in lower case, for example usd, eur or btc")
         return currency
 
     @field_validator("data_dir", "bitcoin_raw_path", "bitcoin_processed_path", "bitcoin_archive_path", "config")
@@ -126,43 +127,29 @@ class Settings(BaseSettings):
     def _strip_prefix(cls, prefix: str) -> str:
         return prefix.strip("/")
 
-    @field_validator("history_days")
-    @classmethod
-    def _check_history_days(cls, days: int) -> int:
-        if not 2 <= days <= HISTORY_DAYS_MAX:
-            raise ValueError(f"2 to {HISTORY_DAYS_MAX} days are allowed: CoinGecko gives hourly prices only for these")
-        return days
-
-    @field_validator("alert_max_age_hours")
-    @classmethod
-    def _check_alert_max_age(cls, hours: float) -> float:
-        if not 1 <= hours <= 8760:
-            raise ValueError("1 to 8760 hours are allowed, for example 24")
-        return hours
-
     @field_validator("heartbeat_url")
     @classmethod
     def _check_heartbeat_url(cls, url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
         if url.get_secret_value() and not (parts.scheme in {"http", "https"} and parts.hostname):
-            raise ValueError("a URL that begins with https:// or http:// is needed")
+            raise ValueError("allowed is a URL that starts with https:// or http://")
         return url
 
     def raw_path(self, coin: str) -> Path:
-        """The raw CSV of a coin."""
+        """Return the path of a coin's raw CSV."""
         if coin == "bitcoin" and self.bitcoin_raw_path:
             return self.bitcoin_raw_path
         return self.data_dir / f"{coin}_raw.csv"
 
     def processed_path(self, coin: str) -> Path:
-        """The processed CSV of a coin."""
+        """Return the path of a coin's processed CSV."""
         if coin == "bitcoin" and self.bitcoin_processed_path:
             return self.bitcoin_processed_path
         return self.data_dir / f"{coin}_processed.csv"
 
     @property
     def archive_path(self) -> Path:
-        """The folder of the snapshots, of all coins."""
+        """The folder of the snapshots of all coins."""
         return self.bitcoin_archive_path or self.data_dir / "archive"
 
 
@@ -170,19 +157,18 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment.
 
     Args:
-        **overrides: Values that go before the environment's, by field name (for tests and commands).
+        **overrides: Values that win over the environment, by field name.
 
     Raises:
-        SettingsError: At least one value is wrong; the message has a line for each.
+        SettingsError: At least one value is wrong.
     """
     try:
         return Settings(**overrides)
     except ValidationError as error:
         lines = []
-        for problem in error.errors():
-            name = str(problem["loc"][0])
-            variable = name.upper() if name.upper().startswith("BITCOIN_") else f"COINWATCH_{name.upper()}"
-            reason = problem["msg"].removeprefix("Value error, ")
-            value = "***" if name in _SECRETS else repr(problem["input"])
-            lines.append(f"{variable}={value}: {reason}")
+        for wrong in error.errors():
+            name = str(wrong["loc"][0]).upper()
+            variable = name if name.startswith("BITCOIN_") else f"COINWATCH_{name}"
+            value = "***" if name == "HEARTBEAT_URL" else repr(wrong["input"])
+            lines.append(f"{variable}={value}: {wrong['msg'].removeprefix('Value error, ')}")
         raise SettingsError("\n".join(lines)) from None

@@ -24,8 +24,8 @@ def test_the_shipped_rules_are_those_that_were_measured():
         },
         "move_24h": {"sigmas": 3.5, "min_pct": 3, "quiet_hours": 48, "worse_factor": 1.5, "rearm_fraction": 0.7},
         "limits": {"limit_1h_pct": None, "limit_24h_pct": None, "worse_factor": 1.5, "rearm_fraction": 0.7},
-        "bad_value": {"max_step_pct": 25, "confirm_pulls": 3, "confirm_pct": 5},
-        "stale": {"pulls": 3, "min_hours": 1, "age_minutes": 60},
+        "bad_value": {"max_step_pct": 25, "confirm_polls": 3, "confirm_pct": 5},
+        "stale": {"polls": 3, "min_hours": 1, "age_minutes": 60},
     }
     assert rules.symbol("bitcoin") == "BTC"
     assert rules.symbol("nobody-knows-it") == "nobody-knows-it"
@@ -50,7 +50,7 @@ def test_a_coin_overrides_only_what_it_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         pytest.param("sigmas: 6 ", "sigmas: -6 ", "defaults.move_1h.sigmas is -6: Input should be greater", id="range"),
         pytest.param("sigmas: 6 ", "sigmas: many ", "defaults.move_1h.sigmas is 'many': Input should be a", id="type"),
@@ -62,40 +62,43 @@ def test_a_coin_overrides_only_what_it_names(tmp_path):
             "late_hours_max: 3", "late_hours_max: 5", "is 5: Input should be less than or equal to 4", id="5 h"
         ),
         pytest.param("limit_1h_pct: null", "limit_1h_pct: 0", "defaults.limits.limit_1h_pct is 0: Input", id="limit 0"),
-        pytest.param("confirm_pulls: 3", "confirm_pulls: 1", "confirm_pulls is 1: Input should be greater", id="alone"),
-        pytest.param("coins:", "? [a]\n: 1\ncoins:", "is no YAML", id="a list as a key"),
-        pytest.param("cardano:", "bitcoin:", "is no YAML: bitcoin stands twice", id="a coin twice"),
+        pytest.param("confirm_polls: 3", "confirm_polls: 1", "confirm_polls is 1: Input should be greater", id="alone"),
+        pytest.param("coins:", "? [a]\n: 1\ncoins:", "is not YAML", id="a list as a key"),
+        pytest.param("cardano:", "bitcoin:", "is not YAML in UTF-8: bitcoin is there twice", id="a coin twice"),
         pytest.param(
             "sigmas: 6 ",
             "sigma: 6 ",
-            "defaults.move_1h.sigma is not known; allowed are late_hours_max",
+            "defaults.move_1h.sigma is an unknown key",
             id="unknown key",
         ),
-        pytest.param("warm_up_samples:", "warmup:", "defaults has warmup; allowed are", id="unknown key at the top"),
-        pytest.param("{symbol: BTC}", "BTC", "coins.bitcoin has to be a section, but is 'BTC'", id="no section"),
+        pytest.param("warm_up_samples:", "warmup:", "defaults.warmup is an unknown key", id="unknown key at the top"),
+        pytest.param("{symbol: BTC}", "BTC", "coins.bitcoin is 'BTC': Input should be a valid dict", id="no section"),
         pytest.param(
             "{symbol: BTC}",
             "{name: BTC}",
-            "coins.bitcoin.name is not known; allowed are bad_value, critical_factor",
+            "coins.bitcoin.name is an unknown key",
             id="coin key",
         ),
         pytest.param("{symbol: BTC}", "{move_1h: {sigmas: 0}}", "coins.bitcoin.move_1h.sigmas is 0", id="of a coin"),
-        pytest.param("defaults:", "defaults: [", "is no YAML", id="broken"),
+        pytest.param("coins:", "coin:", "coin is an unknown key", id="an unknown section"),
+        pytest.param("defaults:", "defaults: [", "is not YAML", id="broken"),
     ],
 )
-def test_a_wrong_value_names_the_file_the_key_the_value_and_what_is_allowed(tmp_path, old, new, said):
+def test_a_wrong_value_names_the_file_the_key_the_value_and_what_is_allowed(tmp_path, old, new, message):
     path = tmp_path / "rules.yaml"
     path.write_text(SHIPPED.read_text().replace(old, new, 1))
     with pytest.raises(SettingsError) as failure:
         load_rules(path)
-    assert said in str(failure.value)
+    assert message in str(failure.value)
     assert str(path) in str(failure.value)
 
 
-def test_a_file_that_is_no_utf_8_is_named(tmp_path):
+def test_a_file_in_another_encoding_is_named(tmp_path):
     path = tmp_path / "rules.yaml"
     path.write_bytes(b"# caf\xe9\n" + SHIPPED.read_bytes())
-    with pytest.raises(SettingsError, match=r"the rules file .*rules\.yaml is no UTF-8 text: byte 5 is 0xe9"):
+    with pytest.raises(
+        SettingsError, match=r"the rules file .*rules\.yaml is not YAML in UTF-8: .* byte 0xe9 in position 5"
+    ):
         load_rules(path)
 
 

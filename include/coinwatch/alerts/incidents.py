@@ -16,7 +16,7 @@ from coinwatch.slack.outbox import Alert, store_alerts
 from coinwatch.statistics.compute import CONTEXT, read_history
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
-from coinwatch.warehouse.load import clear_work, pending_work
+from coinwatch.warehouse.work import clear_work, pending_work
 
 if TYPE_CHECKING:
     from coinwatch.app import App

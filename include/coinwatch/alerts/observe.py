@@ -215,6 +215,6 @@ class _Series:
             return ""
         count, start = run
         hours = (self.columns.timeline.key[row] - self.columns.timeline.key[start]) / HOUR
-        if count >= rule.pulls and hours >= rule.min_hours:
+        if count >= rule.polls and hours >= rule.min_hours:
             return f"{count} pulls in a row had exactly this price, over {hours:.0f} hours"
         return ""

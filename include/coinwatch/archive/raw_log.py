@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from coinwatch.errors import CoinwatchError
 from coinwatch.files import append_lines, cut_torn_line, locked
 from coinwatch.record import RAW_COLUMNS, RawPrice, format_raw_prices, parse_raw_prices
 
@@ -14,8 +15,10 @@ HEADER = (",".join(RAW_COLUMNS) + "\n").encode()
 _TIME_LENGTH = len("2026-11-22T10:00:00Z")
 
 
-class RawLogError(RuntimeError):
-    """The raw log is not what this code wrote; the message says where and what to do."""
+class RawLogError(CoinwatchError):
+    """A raw log has unexpected content; the message says where and what to do."""
+
+    retryable = False
 
 
 def append_raw_prices(path: Path, rows: Sequence[RawPrice]) -> list[RawPrice]:

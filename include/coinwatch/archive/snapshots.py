@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from coinwatch.errors import CoinwatchError
 from coinwatch.files import append_lines, create_file, cut_torn_line, locked, replace_file
 from coinwatch.record import RawPrice, format_raw_prices, parse_raw_prices
 from coinwatch.times import compact_time
@@ -31,8 +32,10 @@ FIRST_PREVIOUS = "0" * 64
 _NAME = re.compile(r"\d{8}T\d{6}Z(-[A-Za-z0-9._-]+)?")
 
 
-class ArchiveError(RuntimeError):
-    """The archive is not what this code wrote; the message says where and what to do."""
+class ArchiveError(CoinwatchError):
+    """The archive has missing or unexpected content; the message says where and what to do."""
+
+    retryable = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""`coinwatch backtest`: what the rules would have told of prices that are known."""
+"""`coinwatch backtest`: the alerts that the rules raise on known prices."""

@@ -1,64 +1,60 @@
-"""The command: reads values, lets one or two sets of rules see them, and tells and draws what came of it."""
+"""The command: run one or two sets of rules over known prices, and show the alerts in a table, a list and a chart."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+from rich.console import Console
+from rich.table import Table
 
-from coinwatch.alerts.decide import Transition
-from coinwatch.backtest.picture import Series, draw
-from coinwatch.backtest.simulation import Simulation, simulate
+from coinwatch.backtest.chart import FORMATS, Series, draw
+from coinwatch.backtest.simulation import simulate
+from coinwatch.errors import InvalidAction
 from coinwatch.files import replace_file
-from coinwatch.local.errors import RunError, WrongInput
 from coinwatch.quarantine.screening import Value
 from coinwatch.rules import RuleBook
-from coinwatch.slack.wording import describe, format_utc
+from coinwatch.slack.wording import describe
+
+if TYPE_CHECKING:
+    from coinwatch.alerts.decide import Transition
 
 WEEK = timedelta(weeks=1)
 
 LISTED = 40
-"""Alerts that are told one by one; of more only the newest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One set of rules, and what came of it.
-
-    Attributes:
-        name: For the table.
-        rules: The rules.
-        simulation: What they would have told.
-        told: What of that falls into the time that is asked for.
-    """
-
-    name: str
-    rules: RuleBook
-    simulation: Simulation
-    told: list[Transition]
+"""The newest alerts are listed, at most this many."""
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """Read ``move_1h.sigmas=5`` and the like.
+    """Read options such as ``move_1h.sigmas=5``.
 
     Raises:
-        WrongInput: It is no name and value.
+        InvalidAction: One is not a key and a value.
     """
     changes = {}
     for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise WrongInput(
-                f"--set {text}: write the name of a rule's value, =, and the value: --set move_1h.sigmas=5"
-            )
+        key, _, value = text.partition("=")
         try:
-            changes[name.strip()] = yaml.safe_load(value)
+            changes[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise WrongInput(f"--set {text}: {value!r} is no value") from None
+            value = ""
+        if not key.strip() or not value.strip():
+            raise InvalidAction(f"--set {text}: write a key of the rules and a value: --set move_1h.sigmas=5")
     return changes
+
+
+def check_chart(path: Path) -> str:
+    """Return the format of a chart by its file's ending.
+
+    Raises:
+        InvalidAction: The format is unknown.
+    """
+    file_format = path.suffix.removeprefix(".").lower()
+    if file_format not in FORMATS:
+        raise InvalidAction(f"--chart {path}: the file has to end in .png or .svg")
+    return file_format
 
 
 def backtest(
@@ -68,84 +64,70 @@ def backtest(
     days: float,
     rules: RuleBook,
     changes: Mapping[str, Any],
-    picture: Path,
-    say: Callable[[str], None],
+    chart: Path,
+    console: Console,
 ) -> None:
-    """Tell what would have been told of the last days, and draw it; what is older teaches the usual move.
+    """Show the alerts that rules raise in the last days; older values only teach the typical move.
 
     Args:
         values: Of one coin, in the order of time.
         coin: CoinGecko id.
         currency: Quote currency.
-        days: So many up to the newest value.
-        rules: Today's.
-        changes: Values of rules, by their names, for a second run beside the first.
-        picture: File for the drawing (SVG).
-        say: Tells the person at the terminal.
+        days: Days before the newest value in which alerts count.
+        rules: The present rules.
+        changes: Values of rules by key, for a second run beside the first.
+        chart: File for the chart, PNG or SVG.
+        console: Shows the results.
 
     Raises:
-        RunError: There are no values.
+        InvalidAction: There are no values, or the chart cannot be written.
         SettingsError: The rules do not allow a change.
     """
+    file_format = check_chart(chart)
     if not values:
-        raise RunError(f"there is no price of {coin} in {currency}: run ingest_prices first, or give a file with --csv")
+        raise InvalidAction(f"no price of {coin} in {currency}: run ingest_prices first, or give a file with --csv")
     begin = max(values[-1].ts - timedelta(days=days), values[0].ts)
     weeks = max((values[-1].ts - begin) / WEEK, 1 / 168)
-    say(f"{coin}: {len(values):,} values from {format_utc(values[0].ts)} to {format_utc(values[-1].ts)}")
-    say(f"counted: {format_utc(begin)} on, {weeks:.1f} weeks; what is older teaches the usual move")
-    wanted = [("today's settings", rules)]
+    console.print(
+        f"{coin}: {len(values):,} values from {values[0].ts:%Y-%m-%d %H:%M} to {values[-1].ts:%Y-%m-%d %H:%M}"
+    )
+    console.print(
+        f"alerts count from {begin:%Y-%m-%d %H:%M} on, {weeks:.1f} weeks; older values teach the typical move"
+    )
+    books = {"present rules": rules}
     if changes:
-        name = ", ".join(f"{key}={value}" for key, value in changes.items())
-        wanted.append((name, rules.changed(coin, changes)))
-    variants = []
-    for number, (name, book) in enumerate(wanted, start=1):
-        say(f"{number} of {len(wanted)}: {name} …")
-        simulation = simulate(values, coin, currency, book)
-        told = [turn for turn in simulation.transitions if turn.ts >= begin]
-        variants.append(Variant(name, book, simulation, told))
-    say("")
-    for line in table(variants, weeks):
-        say(line)
-    for variant in variants:
-        say("")
-        for line in listing(variant, coin):
-            say(line)
-    series = [Series(variant.name, variant.simulation.history, variant.told) for variant in variants]
-    drawing = draw(series, coin, currency, begin, rules.for_coin(coin).move_24h)
+        books[", ".join(f"{key}={value}" for key, value in changes.items())] = rules.changed(coin, changes)
+    series = []
+    for name, book in books.items():
+        with console.status(name):
+            simulation = simulate(values, coin, currency, book)
+        counted = [transition for transition in simulation.transitions if transition.ts >= begin]
+        series.append(Series(name, simulation.history, counted))
+    console.print(_table(series, weeks))
+    for each in series:
+        alerts = [alert for alert in each.alerts if alert.incident.is_open]
+        console.print(f"{each.name}: {len(alerts)} alerts{f', the newest {LISTED}' if len(alerts) > LISTED else ''}")
+        for alert in alerts[-LISTED:]:
+            console.print(f"  {alert.ts:%Y-%m-%d %H:%M}  {alert.severity:<8}  {describe(alert, rules.symbol(coin))}")
+    title = f"{coin} in {currency}, {begin:%Y-%m-%d %H:%M} to {values[-1].ts:%Y-%m-%d %H:%M}"
     try:
-        replace_file(picture, drawing.encode())
+        replace_file(chart, draw(series, title, begin, rules.for_coin(coin).move_24h, file_format))
     except OSError as error:
-        raise RunError(
-            f"the picture cannot be written: {picture}: {error.strerror}; choose another place (--picture)"
-        ) from None
-    say("")
-    say(f"picture: {picture}")
+        raise InvalidAction(f"--chart {chart}: cannot write it: {error.strerror}") from None
+    console.print(f"chart: {chart}")
 
 
-def table(variants: Sequence[Variant], weeks: float) -> list[str]:
-    """How often each rule would have told what, for each set of rules."""
-    lines = [f"{'rule':<16} {'told':<10}" + "".join(f"{_short(variant.name):>26}" for variant in variants)]
-    counts = [Counter((turn.note, turn.incident.state) for turn in variant.told) for variant in variants]
-    keys = sorted({key for count in counts for key in count})
-    for note, state in keys:
-        cells = [f"{count[note, state]:>10} {count[note, state] / weeks:>9.2f}/week" for count in counts]
-        lines.append(f"{note:<16} {state:<10}" + "".join(cells))
-    begun = [sum(number for (note, state), number in count.items() if state in ("firing", "worse")) for count in counts]
-    lines.append(f"{'alerts':<16} {'':<10}" + "".join(f"{number:>10} {number / weeks:>9.2f}/week" for number in begun))
-    return lines
+def _table(series: Sequence[Series], weeks: float) -> Table:
+    """Return how often each rule raised and resolved alerts, for each set of rules."""
+    table = Table("rule", "state", *(each.name for each in series))
+    counts = [Counter((alert.note, alert.incident.state) for alert in each.alerts) for each in series]
+    for note, state in sorted({key for count in counts for key in count}):
+        table.add_row(note, state, *(_frequency(count[note, state], weeks) for count in counts))
+    table.add_section()
+    raised: list[list[Transition]] = [[alert for alert in each.alerts if alert.incident.is_open] for each in series]
+    table.add_row("alerts", "", *(_frequency(len(alerts), weeks) for alerts in raised))
+    return table
 
 
-def listing(variant: Variant, coin: str) -> list[str]:
-    """The alerts of one set of rules, one by one; their ends are in the table."""
-    turns = [turn for turn in variant.told if turn.incident.is_open]
-    lines = [f"{variant.name}: {len(turns)} alerts" + (f", the newest {LISTED}:" if len(turns) > LISTED else "")]
-    symbol = variant.rules.symbol(coin)
-    return lines + [f"  {_time(turn.ts)}  {turn.severity:<8}  {describe(turn, symbol)}" for turn in turns[-LISTED:]]
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 25 else f"{name[:24]}…"
+def _frequency(number: int, weeks: float) -> str:
+    return f"{number} ({number / weeks:.2f} a week)"

@@ -1,1 +1,1 @@
-"""Values that are not believed: screening, and what operators decide about them."""
+"""Values that are not stored as prices: screening, and the decisions of rules and operators."""

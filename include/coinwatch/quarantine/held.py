@@ -1,42 +1,57 @@
-"""The quarantine: values that were held back, and what became of them. A value in it is no price."""
+"""The quarantine: values that are not stored as prices, and the decisions of rules and operators on them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
-from coinwatch.quarantine.screening import Standing, Value, outliers, screen
+from coinwatch.errors import InvalidAction
+from coinwatch.quarantine.screening import Decision, Standing, Value, outliers, screen
 from coinwatch.record import RawPrice
-from coinwatch.rules import BadValueRule
+from coinwatch.rules import RuleBook
 from coinwatch.times import format_time
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
+from coinwatch.warehouse.prices import accept_prices
+
+if TYPE_CHECKING:
+    from coinwatch.app import App
+
+log = logging.getLogger(__name__)
+
+Series = Mapping[tuple[str, str], Mapping[datetime, RawPrice]]
+"""(coin, currency) → time → raw price; all of one source."""
+
+AROUND = timedelta(days=1)
+"""How far the neighbours of a point of history may be away."""
+
+CONFIRMED = "polls in a row that agree"
+"""Who decided, if no operator did."""
+
+ALL = "*"
 
 _p = schema.prices.c
 _q = schema.quarantine.c
 _r = schema.raw_prices.c
 
-AROUND = timedelta(days=1)
-"""How far from a point of history its neighbours are looked for."""
-
-CONFIRMED = "pulls in a row that agree"
-
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A value to be held back.
+    """A value to quarantine.
 
     Attributes:
         coin: CoinGecko id.
         currency: Quote currency.
-        ts: As-of time of the pull, or full hour of history.
+        ts: As-of time of the poll, or full hour of history.
         source: live or history.
         value: As the API wrote it.
-        reason: Why, in words.
-        snapshot: Archived answer that it stands in.
+        reason: Why.
+        snapshot: The snapshot that contains it.
     """
 
     coin: str
@@ -49,140 +64,190 @@ class Held:
 
 
 def hold(connection: Connection, values: Sequence[Held], now: datetime) -> None:
-    """Put values into quarantine; one that is there already stays as it is, and so does what was decided of it."""
-    rows = [
-        {
-            "coin": held.coin,
-            "currency": held.currency,
-            "ts": held.ts,
-            "source": held.source,
-            "value": held.value,
-            "reason": held.reason,
-            "snapshot": held.snapshot,
-            "state": "held",
-            "held_at": now,
-            "decided_at": None,
-            "decided_by": None,
-        }
-        for held in values
-    ]
-    upsert(connection, schema.quarantine, rows, keep=True)
+    """Quarantine values; one that was quarantined before keeps its state."""
+    undecided = {"state": "held", "held_at": now, "decided_at": None, "decided_by": None}
+    upsert(connection, schema.quarantine, [asdict(value) | undecided for value in values], keep=True)
 
 
-def screen_live(connection: Connection, rows: Sequence[RawPrice], rule: BadValueRule, now: datetime) -> list[RawPrice]:
-    """Decide on live values of one coin and currency; what is held back is stored as such.
+def screen_live(connection: Connection, series: Series, rules: RuleBook, now: datetime) -> list[RawPrice]:
+    """Quarantine live values that are too far from the price before.
 
     Returns:
-        The lines that are prices, with those released from quarantine because these agree with them.
+        The raw prices to store as prices, with those that are released because these agree with them.
     """
-    if not rows:
-        return []
-    by_time = {row.moment: row for row in sorted(rows, key=lambda row: row.moment)}
-    standing = _standing(connection, rows[0].coin, rows[0].currency, min(by_time))
-    decisions, _ = screen(standing, (Value(ts, Decimal(row.price)) for ts, row in by_time.items()), rule)
+    standings = _standings(connection, {key: min(rows) for key, rows in series.items()})
+    decisions: list[tuple[RawPrice, Decision]] = []
+    for (coin, currency), rows in series.items():
+        values = (Value(ts, Decimal(rows[ts].price)) for ts in sorted(rows))
+        decided, _ = screen(standings[coin, currency], values, rules.for_coin(coin).bad_value)
+        decisions += [(rows[decision.value.ts], decision) for decision in decided]
+    held = [_held(row, each.value.ts, each.reason) for row, each in decisions if each.verdict == "held"]
+    hold(connection, held, now)
     accepted: list[RawPrice] = []
-    for decision in decisions:
-        row = by_time[decision.value.ts]
-        if decision.verdict == "held":
-            hold(connection, [_held(row, decision.reason)], now)
-            continue
-        for value in decision.released:
-            released = release(connection, row.coin, row.currency, value.ts, "live", CONFIRMED, decision.value.ts)
-            accepted += [released] if released is not None else []
-        accepted.append(row)
+    for row, decision in decisions:
+        if decision.verdict == "accepted":
+            for value in decision.released:
+                released = release(connection, (row.coin, row.currency, value.ts, "live"), CONFIRMED, decision.value.ts)
+                accepted += [released] if released is not None else []
+            accepted.append(row)
     return accepted
 
 
-def _standing(connection: Connection, coin: str, currency: str, before: datetime) -> Standing:
-    prices = select(_p.ts, _p.price).where(_p.coin == coin, _p.currency == currency, _p.ts < before)
-    last = connection.execute(prices.order_by(_p.ts.desc()).limit(1)).one_or_none()
-    if last is None:
-        return Standing()
-    held = select(_q.ts, _r.price).select_from(
-        schema.quarantine.outerjoin(
+def _standings(connection: Connection, before: Mapping[tuple[str, str], datetime]) -> dict[tuple[str, str], Standing]:
+    """Return what screening remembers of each coin and currency before a time at which it has a live raw price."""
+    standings = dict.fromkeys(before, Standing())
+    earlier = schema.prices.alias().c
+    same_series = (earlier.coin == _r.coin, earlier.currency == _r.currency)
+    newest = select(func.max(earlier.ts)).where(*same_series, earlier.ts < _r.ts).scalar_subquery()
+    for (currency, moment), coins in _grouped(before).items():
+        prices = schema.prices.join(
+            schema.raw_prices, (_p.coin == _r.coin) & (_p.currency == _r.currency) & (_p.ts == newest)
+        )
+        query = select(_p.coin, _p.ts, _p.price).select_from(prices)
+        query = query.where(_r.ts == moment, _r.source == "live", _r.currency == currency, _r.coin.in_(coins))
+        last = {row.coin: Value(row.ts, row.price) for row in connection.execute(query)}
+        if not last:
+            continue
+        since = min(value.ts for value in last.values())
+        raw = schema.quarantine.outerjoin(
             schema.raw_prices,
             (_r.coin == _q.coin) & (_r.currency == _q.currency) & (_r.ts == _q.ts) & (_r.source == _q.source),
         )
-    )
-    # A pull that lies between two others parts them, whatever was decided of it; a rejected value agrees with none.
-    since = (_q.coin == coin, _q.currency == currency, _q.source == "live", _q.ts > last.ts, _q.ts < before)
-    rows = connection.execute(held.add_columns(_q.state).where(*since).order_by(_q.ts)).all()
-    values = [
-        Value(row.ts, Decimal(row.price) if row.price is not None and row.state == "held" else None) for row in rows
-    ]
-    return Standing(Value(last.ts, last.price), tuple(values))
+        query = select(_q.coin, _q.ts, _q.state, _r.price).select_from(raw).order_by(_q.ts)
+        query = query.where(_q.currency == currency, _q.coin.in_(last), _q.source == "live")
+        held: dict[str, list[Value]] = defaultdict(list)
+        for row in connection.execute(query.where(_q.ts > since, _q.ts < moment)):
+            if row.ts > last[row.coin].ts:
+                # Any value between two others separates them; a rejected one, or one without a price, agrees with none.
+                price = Decimal(row.price) if row.price is not None and row.state == "held" else None
+                held[row.coin].append(Value(row.ts, price))
+        standings |= {(coin, currency): Standing(value, tuple(held[coin])) for coin, value in last.items()}
+    return standings
 
 
-def screen_history(
-    connection: Connection, rows: Sequence[RawPrice], rule: BadValueRule, now: datetime
-) -> list[RawPrice]:
-    """Decide on hours of history of one coin and currency: one that stands alone among its neighbours is held back.
+def _grouped(keyed: Mapping[tuple[str, str], Any]) -> dict[tuple[str, Any], list[str]]:
+    """Return the coins of each currency and value: one statement serves all coins of a group."""
+    groups: dict[tuple[str, Any], list[str]] = defaultdict(list)
+    for (coin, currency), value in keyed.items():
+        groups[currency, value].append(coin)
+    return groups
+
+
+def screen_history(connection: Connection, series: Series, rules: RuleBook, now: datetime) -> list[RawPrice]:
+    """Quarantine hours of history that are too far from both of their neighbours.
 
     Returns:
-        The lines that are prices.
+        The raw prices to store as prices.
     """
-    if not rows:
-        return []
-    new = {row.moment: row for row in rows}
-    around = select(_p.ts, _p.price).where(
-        _p.coin == rows[0].coin,
-        _p.currency == rows[0].currency,
-        _p.ts.between(min(new) - AROUND, max(new) + AROUND),
-    )
-    stored = {row.ts: row.price for row in connection.execute(around) if row.ts not in new}
-    points = sorted([*stored.items(), *((ts, Decimal(row.price)) for ts, row in new.items())])
-    alone = {
-        points[number][0]
-        for number in outliers([price for _, price in points], [ts in stored for ts, _ in points], rule)
-    }
-    reason = f"it is more than {rule.max_step_pct:g} % away from the price before it and from the one after it"
-    hold(connection, [_held(new[ts], reason) for ts in sorted(alone)], now)
-    return [row for ts, row in new.items() if ts not in alone]
+    stored: dict[tuple[str, str], dict[datetime, Decimal]] = defaultdict(dict)
+    spans = {key: (min(rows), max(rows)) for key, rows in series.items()}
+    for (currency, (first, last)), coins in _grouped(spans).items():
+        query = select(_p.coin, _p.ts, _p.price).where(_p.currency == currency, _p.coin.in_(coins))
+        for row in connection.execute(query.where(_p.ts.between(first - AROUND, last + AROUND))):
+            stored[row.coin, currency][row.ts] = row.price
+    accepted: list[RawPrice] = []
+    held: list[Held] = []
+    for key, rows in series.items():
+        rule = rules.for_coin(key[0]).bad_value
+        prices = stored[key] | {ts: Decimal(row.price) for ts, row in rows.items()}
+        times = sorted(prices)
+        found = outliers([prices[ts] for ts in times], [ts not in rows for ts in times], rule)
+        alone = {times[index] for index in found}
+        reason = f"it is more than {rule.max_step_pct:g} % away from the price before it and from the one after it"
+        held += [_held(rows[ts], ts, reason) for ts in sorted(alone)]
+        accepted += [row for ts, row in rows.items() if ts not in alone]
+    hold(connection, held, now)
+    return accepted
 
 
-def _held(row: RawPrice, reason: str) -> Held:
-    return Held(row.coin, row.currency, row.moment, row.source, row.price, reason, row.snapshot)
+def _held(row: RawPrice, ts: datetime, reason: str) -> Held:
+    return Held(row.coin, row.currency, ts, row.source, row.price, reason, row.snapshot)
 
 
-def release(
-    connection: Connection, coin: str, currency: str, ts: datetime, source: str, by: str, at: datetime
-) -> RawPrice | None:
-    """Take a value out of quarantine.
+Key = tuple[str, str, datetime, str]
+"""Primary key of ``quarantine`` and ``raw_prices``: (coin, currency, time, source)."""
+
+
+def release(connection: Connection, key: Key, by: str, at: datetime) -> RawPrice | None:
+    """Release a value from quarantine; the caller stores it as a price in the same transaction.
 
     Args:
-        connection: The transaction, in which the caller stores it as a price.
-        coin: CoinGecko id.
-        currency: Quote currency.
-        ts: The value's time.
-        source: live or history.
-        by: What or who releases it, in words.
-        at: When; of pulls that agree, the time of the newest.
+        connection: The caller's transaction.
+        key: The value's key.
+        by: Who releases it, and why.
+        at: The time of the decision; of polls that agree, that of the newest.
 
     Returns:
-        Its line of the raw log; none if it has none, because it is no number: then it stays where it is.
+        Its raw price; None if the value is not a number: then it stays in quarantine.
     """
-    where = (_r.coin == coin, _r.currency == currency, _r.ts == ts, _r.source == source)
+    where = [column == value for column, value in zip((_r.coin, _r.currency, _r.ts, _r.source), key, strict=True)]
     line = connection.execute(select(schema.raw_prices).where(*where)).mappings().one_or_none()
     if line is None:
         return None
-    _decide(connection, coin, currency, ts, source, state="released", by=by, at=at)
+    _decide(connection, key, "released", by, at)
     values = dict(line)
     return RawPrice(timestamp=format_time(values.pop("ts")), **values)
 
 
-def reject(connection: Connection, coin: str, currency: str, ts: datetime, source: str, by: str, at: datetime) -> None:
-    """Keep a value out for good."""
-    _decide(connection, coin, currency, ts, source, state="rejected", by=by, at=at)
-
-
-def _decide(
-    connection: Connection, coin: str, currency: str, ts: datetime, source: str, *, state: str, by: str, at: datetime
-) -> None:
-    where = (_q.coin == coin, _q.currency == currency, _q.ts == ts, _q.source == source)
+def _decide(connection: Connection, key: Key, state: str, by: str, at: datetime) -> None:
+    where = [column == value for column, value in zip((_q.coin, _q.currency, _q.ts, _q.source), key, strict=True)]
     connection.execute(update(schema.quarantine).where(*where).values(state=state, decided_by=by, decided_at=at))
 
 
 def held_values(connection: Connection, currency: str) -> Sequence[Row[Any]]:
-    """What is held back and not decided, rows of ``quarantine``, by coin and time."""
+    """Return the undecided rows of ``quarantine``, by coin and time."""
     query = select(schema.quarantine).where(_q.state == "held", _q.currency == currency)
     return connection.execute(query.order_by(_q.coin, _q.ts)).all()
+
+
+def review_quarantine(app: "App", params: Mapping[str, Any], run_id: str) -> dict[str, list[str]]:
+    """List quarantined values, release them, or reject them.
+
+    Args:
+        app: The app.
+        params: ``action`` (list, release or reject), ``coin`` and ``ts`` (``*``: all), ``reason``.
+        run_id: The run, for the record.
+
+    Returns:
+        The times of the released values by coin.
+
+    Raises:
+        InvalidAction: There is no such value, or it cannot be a price.
+    """
+    action, coin, ts = params["action"], params["coin"].strip() or ALL, (params["ts"] or "").strip() or ALL
+    by = f"operator: {params['reason'] or 'no reason given'} ({run_id})"
+    released: dict[str, list[str]] = defaultdict(list)
+    with app.warehouse.begin() as connection:
+        held = held_values(connection, app.settings.currency)
+        if action == "list":
+            for value in held:
+                log.info("quarantined: %s", _describe(value))
+            log.info("%d values are quarantined", len(held))
+            return {}
+        if action == "release" and coin == ts == ALL:
+            raise InvalidAction("release needs a coin or a time: not every quarantined value is right")
+        chosen = [value for value in held if coin in (ALL, value.coin) and ts in (ALL, format_time(value.ts))]
+        if not chosen:
+            known = "; ".join(map(_describe, held[:20])) or "none"
+            raise InvalidAction(
+                f"no value of coin {coin} at {ts} is quarantined (a time is written 2026-11-22T10:00:00Z). "
+                f"Quarantined: {known}"
+            )
+        for value in chosen:
+            key = (value.coin, value.currency, value.ts, value.source)
+            if action == "reject":
+                _decide(connection, key, "rejected", by, app.clock())
+                continue
+            row = release(connection, key, by, app.clock())
+            if row is None:
+                raise InvalidAction(f"{_describe(value)} is not a positive number: reject it")
+            accept_prices(connection, [row])
+            released[value.coin].append(row.timestamp)
+    for value in chosen:
+        log.warning("%s by %s: %s", "rejected" if action == "reject" else "released", by, _describe(value))
+    return dict(released)
+
+
+def _describe(value: Row[Any]) -> str:
+    time = format_time(value.ts)
+    return f"{value.coin} {time} ({value.source}): {value.value}; {value.reason}; snapshot {value.snapshot}"

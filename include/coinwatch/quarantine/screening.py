@@ -1,7 +1,7 @@
-"""Which values are no prices: the rule bad_value. Pure.
+"""The rule bad_value: which values are quarantined and not stored as prices. Pure.
 
-A live value that lies too far from the last price that was accepted is held back: it is not stored as a price, and
-nothing is computed from it. If it was right after all, the pulls after it say the same, and together they are accepted.
+A live value too far from the last accepted price is quarantined. If later polls in a row agree with it, they are all
+accepted together.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,11 +17,11 @@ Verdict = Literal["accepted", "held"]
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What one pull says of a coin.
+    """The value that one poll has for a coin.
 
     Attributes:
-        ts: As-of time of the pull.
-        price: None if it is no positive number.
+        ts: As-of time of the poll.
+        price: None if it is not a positive number.
     """
 
     ts: datetime
@@ -30,11 +30,11 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What has to be remembered between two pulls of a coin.
+    """What screening remembers between two polls of a coin.
 
     Attributes:
-        accepted: The newest price that was accepted; none before the first.
-        held: The values held back since then, oldest first; those that an operator has rejected are not among them.
+        accepted: The newest accepted price; None before the first.
+        held: The values quarantined since then, oldest first; the price of a rejected one is None.
     """
 
     accepted: Value | None = None
@@ -43,13 +43,13 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to become of a value.
+    """The decision on one value.
 
     Attributes:
         value: The value.
-        verdict: Whether it is a price.
-        reason: Why it is held back, in words; empty if it is not.
-        released: The values held back before it that are accepted with it, because they agree: oldest first.
+        verdict: ``held`` if it is quarantined.
+        reason: Why it is quarantined; empty if it is accepted.
+        released: The quarantined values that are accepted with it because they agree, oldest first.
     """
 
     value: Value
@@ -59,10 +59,10 @@ class Decision:
 
 
 def screen(standing: Standing, values: Iterable[Value], rule: BadValueRule) -> tuple[list[Decision], Standing]:
-    """Decide on the live values of one coin, in the order of time.
+    """Decide on live values of one coin, given in the order of time.
 
     Returns:
-        A decision for each, and what has to be remembered then.
+        A decision for each value, and what to remember for the next.
     """
     decisions = []
     for value in values:
@@ -77,53 +77,50 @@ def screen(standing: Standing, values: Iterable[Value], rule: BadValueRule) -> t
 
 def _decide(standing: Standing, value: Value, rule: BadValueRule) -> Decision:
     if value.price is None:
-        return Decision(value, "held", "it is no positive number")
+        return Decision(value, "held", "it is not a positive number")
     last = standing.accepted
-    if last is None or last.price is None or step_pct(last.price, value.price) <= Decimal(str(rule.max_step_pct)):
+    if last is None or last.price is None or _step_pct(last.price, value.price) <= Decimal(str(rule.max_step_pct)):
         return Decision(value, "accepted")
-    agreeing = _agreeing(standing.held, value, rule)
-    if len(agreeing) + 1 >= rule.confirm_pulls:
+    agreeing = _agreeing(standing.held, value.price, rule)
+    if len(agreeing) + 1 >= rule.confirm_polls:
         return Decision(value, "accepted", released=agreeing)
     change = 100 * (value.price / last.price - 1)
     reason = f"it is {abs(change):.1f} % {'above' if change > 0 else 'below'} the price before, {last.price:f}"
     return Decision(value, "held", reason)
 
 
-def step_pct(before: Decimal, after: Decimal) -> Decimal:
-    """The size of a step in percent of the price before it."""
+def _step_pct(before: Decimal, after: Decimal) -> Decimal:
     return abs(100 * (after / before - 1))
 
 
-def _agreeing(held: Sequence[Value], value: Value, rule: BadValueRule) -> tuple[Value, ...]:
-    """The values held right before this one that agree with it and with each other."""
+def _agreeing(held: Sequence[Value], price: Decimal, rule: BadValueRule) -> tuple[Value, ...]:
+    """Return the newest quarantined values, without a break, that agree with a price and with each other."""
     agreeing: list[Value] = []
-    low = high = value.price
+    low = high = price
     for each in reversed(held):
-        if each.price is None or low is None or high is None:
+        if each.price is None:
             break
         low, high = min(low, each.price), max(high, each.price)
-        if step_pct(low, high) > Decimal(str(rule.confirm_pct)):
+        if _step_pct(low, high) > Decimal(str(rule.confirm_pct)):
             break
         agreeing.insert(0, each)
     return tuple(agreeing)
 
 
 def outliers(prices: Sequence[Decimal], fixed: Sequence[bool], rule: BadValueRule) -> list[int]:
-    """The points of a history that stand alone: too far from the one before and from the one after.
+    """Return the indexes of the points of a history that are too far from the point before and the point after.
 
     Args:
-        prices: Of one coin, in the order of time, with what is stored around them.
-        fixed: Which of them are not in question; the first and the last of all are not either.
+        prices: Of one coin in the order of time, with the stored prices around them; the first and the last are never
+            outliers.
+        fixed: Which of them are stored already.
         rule: How far is too far.
-
-    Returns:
-        Their numbers.
     """
     most = Decimal(str(rule.max_step_pct))
     return [
-        number
-        for number in range(1, len(prices) - 1)
-        if not fixed[number]
-        and step_pct(prices[number - 1], prices[number]) > most
-        and step_pct(prices[number + 1], prices[number]) > most
+        index
+        for index in range(1, len(prices) - 1)
+        if not fixed[index]
+        and _step_pct(prices[index - 1], prices[index]) > most
+        and _step_pct(prices[index + 1], prices[index]) > most
     ]

@@ -26,8 +26,8 @@ from coinwatch.statistics.processed_rows import PROCESSED_COLUMNS, format_proces
 from coinwatch.times import HOUR, floor_hour, format_time
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
-from coinwatch.warehouse.load import mark_uploads
 from coinwatch.warehouse.log_reader import forget_position, read_new_lines
+from coinwatch.warehouse.work import mark_uploads
 
 if TYPE_CHECKING:
     from coinwatch.app import App

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, Select, and_, select
 from coinwatch.statistics.rolling import compute_statistics
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
-from coinwatch.warehouse.load import clear_work, mark_uploads, mark_work, pending_work
+from coinwatch.warehouse.work import clear_work, mark_uploads, mark_work, pending_work
 
 if TYPE_CHECKING:
     from coinwatch.app import App

@@ -10,7 +10,7 @@ from coinwatch.files import replace_file
 from coinwatch.record import write_csv
 from coinwatch.statistics.processed_rows import PROCESSED_COLUMNS, format_processed, select_processed
 from coinwatch.times import format_time
-from coinwatch.warehouse.load import clear_work, pending_work
+from coinwatch.warehouse.work import clear_work, pending_work
 
 if TYPE_CHECKING:
     from coinwatch.app import App

@@ -1,1 +1,1 @@
-"""The database: schema, migrations, and the step that loads the raw log into it."""
+"""The database: schema, migrations, pending work, and the step that loads the raw logs."""

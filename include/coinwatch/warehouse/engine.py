@@ -1,39 +1,42 @@
 """The warehouse: one database for queries, SQLite or PostgreSQL, with the same statements on both."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, inspect, text
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, create_engine, event, inspect, or_, text
 from sqlalchemy.dialects import postgresql, sqlite
 
+from coinwatch.errors import CoinwatchError
 from coinwatch.warehouse import schema
 
 log = logging.getLogger(__name__)
 
 VERSION_TABLE = "coinwatch_version"
-"""Not Alembic's own name: a warehouse may share its database with Airflow, which uses that one."""
+"""Not Alembic's default: the warehouse may share a database with Airflow, which uses that name."""
 
 _MIGRATION_LOCK = 0x636F696E
 """PostgreSQL advisory lock held while migrating ("coin")."""
 
 _BUSY_SECONDS = 60
-"""How long an SQLite writer waits for another one before it gives up."""
+"""How long an SQLite transaction waits for another one."""
 
 
-class WarehouseError(RuntimeError):
+class WarehouseError(CoinwatchError):
     """The warehouse cannot be used; the message says why and what to do."""
+
+    retryable = False
 
 
 def open_warehouse(url: str) -> Engine:
-    """Connect to a warehouse and bring its schema up to date.
+    """Return an engine on a warehouse whose schema is up to date.
 
     Args:
-        url: An SQLAlchemy URL, ``sqlite:////path/warehouse.db`` or ``postgresql+psycopg2://…``.
+        url: An SQLAlchemy URL, ``sqlite:////path/warehouse.db`` or ``postgresql+psycopg://…``.
 
     Raises:
-        WarehouseError: The database is newer than this code.
+        WarehouseError: The schema is newer than this code.
     """
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
@@ -42,7 +45,8 @@ def open_warehouse(url: str) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
     try:
-        _migrate(engine)
+        with engine.begin() as connection:
+            _migrate(connection)
     except BaseException:
         engine.dispose()
         raise
@@ -50,53 +54,45 @@ def open_warehouse(url: str) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver would begin transactions by itself, too late and not for DDL.
+    # By default the driver begins transactions itself: too late, and not for DDL.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
 
 
 def _begin_immediate(connection: Connection) -> None:
-    # A transaction that starts reading and then writes can meet another one half-way: both would fail.
+    # Of two transactions that read first and then write, both could fail.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _migrate(engine: Engine) -> None:
-    with engine.begin() as connection:
-        if _version(connection) == schema.VERSION:
-            return
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        # Read again: somebody else may have migrated while this one waited for the lock.
-        version = _version(connection)
-        if version != schema.VERSION:
-            _upgrade(connection, version)
-
-
-def _upgrade(connection: Connection, version: str | None) -> None:
-    # Only here: an hour that has nothing to migrate need not load it.
+def _migrate(connection: Connection) -> None:
+    if _version(connection) == schema.VERSION:
+        return
+    # Imported here: an ordinary hour migrates nothing.
     from alembic import command
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
+    from alembic.util.exc import CommandError
 
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     config = Config()
-    # A percent sign in the path would be taken for an interpolation.
-    folder = str(Path(__file__).with_name("migrations")).replace("%", "%%")
-    config.set_main_option("script_location", folder)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if version is not None and version not in known:
-        raise WarehouseError(
-            f"the warehouse {connection.engine.url.render_as_string()} has schema version {version}, newer than the "
-            f"{schema.VERSION} that this version of Coinwatch knows: upgrade Coinwatch, or restore an older warehouse"
-        )
+    # Alembic interpolates percent signs.
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-    log.info("warehouse schema migrated from %s to %s", version or "nothing", schema.VERSION)
+    before = _version(connection)
+    try:
+        command.upgrade(config, "head")
+    except CommandError:
+        raise WarehouseError(
+            f"the warehouse {connection.engine.url.render_as_string()} has schema version {before}, newer than the "
+            f"{schema.VERSION} of this Coinwatch: upgrade Coinwatch, or restore an older warehouse"
+        ) from None
+    log.info("warehouse schema migrated from %s to %s", before or "nothing", schema.VERSION)
 
 
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    version: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - our own constant
+    version: str | None = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
     return version
 
 
@@ -108,45 +104,65 @@ def upsert(
     keep: bool = False,
     update_where: Callable[[Any], ColumnElement[bool]] | None = None,
 ) -> None:
-    """Insert rows; where the primary key is there already, update the other columns.
+    """Insert rows; where the primary key exists, update the other columns.
 
     Args:
-        connection: In the caller's transaction.
+        connection: The caller's transaction.
         table: A table of the schema.
         rows: Values by column name, all with the same columns.
-        keep: Leave a row that is there already as it is.
-        update_where: Given the new values by column, the condition under which an old row is updated (always, if
-            absent).
+        keep: Leave an existing row as it is.
+        update_where: Given the new values by column, the condition under which an existing row is updated.
     """
+    if rows:
+        connection.execute(_upsert(connection, table, rows[0], keep=keep, update_where=update_where), list(rows))
+
+
+def upsert_changed(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
+    """Insert or update rows, and return the primary keys of those that were new or had other values."""
     if not rows:
-        return
+        return []
+    others = [table.c[name] for name in rows[0] if not table.c[name].primary_key]
+    statement = _upsert(
+        connection,
+        table,
+        rows[0],
+        update_where=lambda new: or_(*(column.is_distinct_from(new[column.name]) for column in others)),
+    )
+    return connection.execute(statement.returning(*table.primary_key), list(rows)).all()
+
+
+def _upsert(
+    connection: Connection,
+    table: Table,
+    columns: Iterable[str],
+    *,
+    keep: bool = False,
+    update_where: Callable[[Any], ColumnElement[bool]] | None = None,
+) -> Any:
     keys = [column.name for column in table.primary_key]
-    statement: Any
-    if connection.dialect.name == "sqlite":
-        statement = sqlite.insert(table)
-    else:
-        statement = postgresql.insert(table)
-    changes = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    if changes and not keep:
-        condition = update_where(statement.excluded) if update_where else None
-        statement = statement.on_conflict_do_update(index_elements=keys, set_=changes, where=condition)
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=keys)
-    connection.execute(statement, list(rows))
+    statement: Any = _insert(connection, table)
+    changes = {name: statement.excluded[name] for name in columns if name not in keys}
+    if keep or not changes:
+        return statement.on_conflict_do_nothing(index_elements=keys)
+    condition = update_where(statement.excluded) if update_where else None
+    return statement.on_conflict_do_update(index_elements=keys, set_=changes, where=condition)
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def increment(connection: Connection, table: Table, key: Mapping[str, Any], column: str) -> None:
-    """Add one to a number of the row with this key; a row that is not there yet begins with one."""
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(table).values({**key, column: 1})
+    """Add one to a column of the row with this key; a new row starts at one."""
+    statement = _insert(connection, table).values({**key, column: 1})
     more = {column: table.c[column] + 1}
     connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=more))
 
 
 def lock_table(connection: Connection, table: Table) -> None:
-    """Let no other transaction change a table before this one ends, so that what was read from it holds.
+    """Let no other transaction change a table until this one ends.
 
-    On SQLite every transaction of ours has the database to itself already.
+    On SQLite every transaction already has the database to itself.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))

@@ -1,94 +1,116 @@
-"""Reading a growing log from where the last reader stopped (design, decision 2)."""
+"""Reading growing logs from the positions where the last reader stopped (design, decision 2)."""
 
 import hashlib
-import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Row, delete, select
 
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
 
-log = logging.getLogger(__name__)
+TAIL = 4096
+"""Bytes before a position that are compared again: they show whether a log was changed after it was read."""
 
-_TAIL = 4096
-"""Bytes before a position that are looked at again, to see whether what was read has been changed since."""
+_l = schema.log_positions.c
 
 
 @dataclass(frozen=True, slots=True)
 class NewLines:
-    """What a log has that was not read before.
+    """The lines of a log that were not read before.
 
     Attributes:
-        lines: Whole lines only; a torn last one waits for its end.
-        start: Byte at which they start: 0 when the log is read from its beginning.
-        restarted: Why everything is read again, although it had been read before; empty if it is not.
+        log: Name of the position.
+        lines: Whole lines; a torn last one waits for its end.
+        start: Byte at which they start.
+        restarted: Why the log is read again from its beginning; empty if it is not.
+        tail: The bytes before the end of these lines, to compare the next time.
     """
 
     log: str
     lines: bytes
     start: int
     restarted: str
-    _tail: bytes
+    tail: bytes
 
     def commit(self, connection: Connection) -> None:
-        """Remember, in the caller's transaction, that these lines have been read."""
-        upsert(
-            connection,
-            schema.log_positions,
-            [
-                {
-                    "log": self.log,
-                    "position": self.start + len(self.lines),
-                    "tail_length": len(self._tail),
-                    "tail_sha256": hashlib.sha256(self._tail).hexdigest(),
-                }
-            ],
-        )
+        """Store the position after these lines, in the caller's transaction."""
+        commit_positions(connection, [self])
+
+
+def read_logs(connection: Connection, logs: Mapping[str, Path], limit: int | None = None) -> list[NewLines]:
+    """Read what was appended to logs since their positions were committed.
+
+    A log that is shorter than its position, or has other bytes before it, is read again from its beginning: storing
+    its lines has to be idempotent.
+
+    Args:
+        connection: The transaction that stores the lines and commits the positions.
+        logs: Path of each log by the name of its position; it need not exist.
+        limit: About how many bytes to read in all; a log is left out once they are read.
+    """
+    positions = {row.log: row for row in connection.execute(select(schema.log_positions)) if row.log in logs}
+    found = []
+    for name, path in logs.items():
+        if limit is not None and limit <= 0:
+            break
+        new = _read(name, path, positions.get(name), limit)
+        found.append(new)
+        if limit is not None:
+            limit -= len(new.lines)
+    return found
 
 
 def read_new_lines(connection: Connection, name: str, path: Path) -> NewLines:
-    """Read what has been appended to a log since its position was last committed.
+    """Read what was appended to one log since its position was committed."""
+    return read_logs(connection, {name: path})[0]
 
-    When the log is shorter than that, or the bytes before it are others, everything is read again: whoever stores it
-    does so idempotently.
 
-    Args:
-        connection: The transaction in which the lines will be stored and the position committed.
-        name: Under which the position is kept.
-        path: The log; it need not be there yet.
-    """
-    content_from, restarted = _start(connection, name, path)
-    if not path.exists():
-        return NewLines(name, b"", 0, restarted, b"")
-    with path.open("rb") as file:
-        tail_start = max(0, content_from - _TAIL)
-        file.seek(tail_start)
-        content = file.read()
-    lines = content[content_from - tail_start : content.rfind(b"\n") + 1]
-    tail = content[: content.rfind(b"\n") + 1][-_TAIL:]
-    return NewLines(name, lines, content_from, restarted, tail)
+def commit_positions(connection: Connection, read: Sequence[NewLines]) -> None:
+    """Store the positions after lines that were read, in the caller's transaction."""
+    rows = [
+        {
+            "log": new.log,
+            "position": new.start + len(new.lines),
+            "tail_length": len(new.tail),
+            "tail_sha256": hashlib.sha256(new.tail).hexdigest(),
+        }
+        for new in read
+    ]
+    upsert(connection, schema.log_positions, rows)
 
 
 def forget_position(connection: Connection, name: str) -> None:
-    """Have a log read from its beginning the next time."""
-    connection.execute(delete(schema.log_positions).where(schema.log_positions.c.log == name))
+    """Delete a position: the log is read from its beginning the next time."""
+    connection.execute(delete(schema.log_positions).where(_l.log == name))
 
 
-def _start(connection: Connection, name: str, path: Path) -> tuple[int, str]:
-    table = schema.log_positions
-    known = connection.execute(select(table).where(table.c.log == name)).one_or_none()
-    if known is None:
-        return 0, ""
+def _read(name: str, path: Path, position: Row[Any] | None, limit: int | None) -> NewLines:
     size = path.stat().st_size if path.exists() else 0
-    if size < known.position:
-        return 0, f"{path} has {size} bytes, but {known.position} had been read: it was cut or replaced"
-    if known.position == 0:
-        return 0, ""
+    start = position.position if position else 0
+    if size < start:
+        restarted = f"{path} has {size} bytes, but {start} were read: it was cut, replaced or deleted"
+    elif position is not None and _tail_changed(path, position):
+        restarted = f"{path} was changed before byte {start}, up to which it was read"
+    else:
+        restarted = ""
+    if not size:
+        return NewLines(name, b"", 0, restarted, b"")
+    if restarted:
+        start = 0
+    before = max(0, start - TAIL)
     with path.open("rb") as file:
-        file.seek(known.position - known.tail_length)
-        tail = file.read(known.tail_length)
-    if hashlib.sha256(tail).hexdigest() != known.tail_sha256:
-        return 0, f"{path} was changed before byte {known.position}, up to which it had been read"
-    return known.position, ""
+        file.seek(before)
+        content = file.read() if limit is None else file.read(start - before + limit) + file.readline()
+    whole = content[: content.rfind(b"\n") + 1]
+    return NewLines(name, whole[start - before :], start, restarted, whole[-TAIL:])
+
+
+def _tail_changed(path: Path, position: Row[Any]) -> bool:
+    if not position.tail_length:
+        return False
+    with path.open("rb") as file:
+        file.seek(position.position - position.tail_length)
+        return bool(hashlib.sha256(file.read(position.tail_length)).hexdigest() != position.tail_sha256)

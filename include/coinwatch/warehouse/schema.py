@@ -1,4 +1,4 @@
-"""The tables of the warehouse (contract, section 7), as queries see them; migrations/ brings a database there."""
+"""The tables of the warehouse (contract, section 7); `migrations/` creates and upgrades them."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -31,11 +31,11 @@ class UtcTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """SQLite has no time type: text."""
+        """Return text for SQLite, which has no type for times."""
         return dialect.type_descriptor(Text() if dialect.name == "sqlite" else DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """To the database; a time without a zone is a bug of the caller."""
+        """Convert a value for the database; a time without a zone is refused."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -43,36 +43,33 @@ class UtcTime(TypeDecorator[datetime]):
         return format_time(value) if dialect.name == "sqlite" else value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """From the database."""
+        """Convert a value from the database."""
         if value is None:
             return None
         return parse_time(value) if dialect.name == "sqlite" else value.astimezone(UTC)
 
 
 class Amount(TypeDecorator[Decimal]):
-    """A number of the API: exact ``numeric`` on PostgreSQL; on SQLite a float, for want of decimals.
-
-    The digits as the API wrote them stand in ``raw_prices`` on both.
-    """
+    """A number of the API: exact ``numeric`` on PostgreSQL, a float on SQLite; ``raw_prices`` has the API's digits."""
 
     impl = Numeric
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """SQLite has no decimals: a float."""
+        """Return a float for SQLite, which has no decimals."""
         return dialect.type_descriptor(Double() if dialect.name == "sqlite" else Numeric(asdecimal=True))
 
     def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> Any:
-        """To the database."""
+        """Convert a value for the database."""
         return float(value) if value is not None and dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """From the database; the shortest decimal that is the float."""
+        """Convert a value from the database: the shortest decimal that equals the float."""
         return Decimal(repr(value)) if isinstance(value, float) else value
 
 
 VERSION = "0001"
-"""The newest migration: what a warehouse has when it has these tables."""
+"""The newest migration: it creates these tables."""
 
 metadata = MetaData()
 
@@ -81,15 +78,15 @@ raw_prices = Table(
     metadata,
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
-    Column("ts", UtcTime, comment="as-of time of a live pull, full hour of history"),
+    Column("ts", UtcTime, comment="as-of time of a live poll, full hour of history"),
     Column("source", Text, comment="live or history"),
     Column("price", Text, nullable=False, comment="in the quote currency"),
     Column("market_cap", Text, nullable=False, comment="in the quote currency"),
     Column("volume_24h", Text, nullable=False, comment="traded in 24 hours, in the quote currency"),
     Column("change_24h_pct", Text, nullable=False, comment="the provider's own; nothing is computed from it"),
     Column("last_updated_at", Text, nullable=False, comment="the provider's time of the price, ISO 8601"),
-    Column("fetched_at", Text, nullable=False, comment="when it was asked for, ISO 8601"),
-    Column("snapshot", Text, nullable=False, comment="archived answer that the line was taken from"),
+    Column("fetched_at", Text, nullable=False, comment="when the response was received, ISO 8601"),
+    Column("snapshot", Text, nullable=False, comment="the snapshot that contains it"),
     PrimaryKeyConstraint("coin", "currency", "ts", "source"),
     Index("raw_prices_ts", "ts"),
     comment="The raw logs, line for line, as text: every digit as the API wrote it; empty is unknown",
@@ -100,14 +97,14 @@ prices = Table(
     metadata,
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
-    Column("ts", UtcTime, comment="as-of time of a live pull, full hour of history"),
+    Column("ts", UtcTime, comment="as-of time of a live poll, full hour of history"),
     Column("price", Amount, nullable=False, comment="in the quote currency, exact"),
     Column("market_cap", Amount, comment="in the quote currency; null is unknown"),
     Column("volume_24h", Amount, comment="traded in 24 hours, in the quote currency; null is unknown"),
-    Column("source", Text, nullable=False, comment="live or history; where both exist, live stands here"),
+    Column("source", Text, nullable=False, comment="live or history; live where both exist"),
     Column("last_updated_at", UtcTime, comment="the provider's time of the price; null is unknown"),
-    Column("fetched_at", UtcTime, comment="when it was asked for; null is unknown"),
-    Column("snapshot", Text, nullable=False, comment="archived answer that the price was taken from"),
+    Column("fetched_at", UtcTime, comment="when the response was received; null is unknown"),
+    Column("snapshot", Text, nullable=False, comment="the snapshot that contains it"),
     PrimaryKeyConstraint("coin", "currency", "ts"),
     Index("prices_ts", "ts"),
     comment="One price for each coin, currency and time",
@@ -156,16 +153,17 @@ alerts = Table(
     Column("message_id", Text, comment="the Slack message that contains it, alone or in a batch"),
     Index("alerts_coin_rule_ts", "coin", "currency", "rule", "ts"),
     Index("alerts_delivery", "delivery"),
+    Index("alerts_incident", "incident_id"),
     comment="Market alerts and their delivery to Slack (the outbox)",
 )
 
 log_positions = Table(
     "log_positions",
     metadata,
-    Column("log", Text, primary_key=True, comment="the log's name: a coin's raw CSV, or the archive's manifest"),
-    Column("position", BigInteger, nullable=False, comment="bytes read so far: the end of a whole line"),
-    Column("tail_length", Integer, nullable=False, comment="bytes before the position that tail_sha256 is of"),
-    Column("tail_sha256", Text, nullable=False, comment="tells whether what was read has been changed since"),
+    Column("log", Text, primary_key=True, comment="raw:<coin>, or manifest:<bucket and prefix>"),
+    Column("position", BigInteger, nullable=False, comment="bytes read; the end of a whole line"),
+    Column("tail_length", Integer, nullable=False, comment="bytes before the position that are hashed"),
+    Column("tail_sha256", Text, nullable=False, comment="their SHA-256: shows whether the log was changed"),
     comment="How far each log has been read",
 )
 
@@ -175,18 +173,18 @@ pending_work = Table(
     Column("step", Text, comment="statistics, detection or export"),
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
-    Column("since", UtcTime, nullable=False, comment="the step has to do its work again from this time on"),
+    Column("since", UtcTime, nullable=False, comment="the step has to process rows from this time on"),
     PrimaryKeyConstraint("step", "coin", "currency"),
-    comment="What one step of process_prices has left for the next; stored together with what caused it",
+    comment="Work that one step of process_prices leaves for the next; stored with the rows that cause it",
 )
 
 pending_uploads = Table(
     "pending_uploads",
     metadata,
     Column("layer", Text, comment="raw or processed"),
-    Column("hour", UtcTime, comment="data hour whose S3 partition may have changed"),
+    Column("hour", UtcTime, comment="hour of the rows in the S3 partition"),
     PrimaryKeyConstraint("layer", "hour"),
-    comment="S3 partitions to look at; stored together with what changed them",
+    comment="S3 partitions that may have changed; stored with the rows that change them",
 )
 
 s3_objects = Table(
@@ -260,18 +258,18 @@ quarantine = Table(
     metadata,
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
-    Column("ts", UtcTime, comment="as-of time of the pull, or full hour of history"),
+    Column("ts", UtcTime, comment="as-of time of the poll, or full hour of history"),
     Column("source", Text, comment="live or history"),
     Column("value", Text, nullable=False, comment="as the API wrote it"),
-    Column("reason", Text, nullable=False, comment="why it is held back, in words"),
-    Column("snapshot", Text, nullable=False, comment="archived answer that it stands in"),
-    Column("state", Text, nullable=False, comment="held, released (it is a price by now) or rejected"),
-    Column("held_at", UtcTime, nullable=False, comment="when it was held back"),
+    Column("reason", Text, nullable=False, comment="why it is quarantined"),
+    Column("snapshot", Text, nullable=False, comment="the snapshot that contains it"),
+    Column("state", Text, nullable=False, comment="held, released (stored as a price) or rejected"),
+    Column("held_at", UtcTime, nullable=False, comment="when it was quarantined"),
     Column("decided_at", UtcTime, comment="when it was released or rejected; null while it is held"),
-    Column("decided_by", Text, comment="what or who released or rejected it, in words; null while it is held"),
+    Column("decided_by", Text, comment="who released or rejected it, and why; null while it is held"),
     PrimaryKeyConstraint("coin", "currency", "ts", "source"),
     Index("quarantine_state", "state"),
-    comment="Values held back: they stand in the raw log, and are no prices",
+    comment="Quarantined values: the raw log has them, prices has not",
 )
 
 incidents = Table(

@@ -24,7 +24,8 @@ from coinwatch.settings import PROJECT_DIR
 from coinwatch.times import HOUR, format_time
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import open_warehouse
-from coinwatch.warehouse.load import mark_uploads, store_raw_prices
+from coinwatch.warehouse.load import store_raw_prices
+from coinwatch.warehouse.work import mark_uploads
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 NOW = TEN + timedelta(hours=5)

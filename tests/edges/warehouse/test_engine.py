@@ -1,5 +1,6 @@
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -7,11 +8,19 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import insert, select, text
 
 from coinwatch.warehouse import engine as warehouse_module
 from coinwatch.warehouse import schema
-from coinwatch.warehouse.engine import VERSION_TABLE, WarehouseError, open_warehouse, upsert
+from coinwatch.warehouse.engine import (
+    VERSION_TABLE,
+    WarehouseError,
+    increment,
+    lock_table,
+    open_warehouse,
+    upsert,
+    upsert_changed,
+)
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 
@@ -31,6 +40,7 @@ def price(ts=TEN, value="76975.5", source="live"):
     }
 
 
+@pytest.mark.postgres
 def test_the_migrations_lead_to_the_tables_that_the_code_uses(warehouse):
     with warehouse.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
@@ -42,6 +52,7 @@ def test_the_newest_migration_is_the_version_that_the_code_expects():
     assert ScriptDirectory(folder).get_current_head() == schema.VERSION
 
 
+@pytest.mark.postgres
 def test_a_warehouse_is_opened_again_with_all_that_it_has(warehouse_url):
     first = open_warehouse(warehouse_url)
     with first.begin() as connection:
@@ -53,34 +64,33 @@ def test_a_warehouse_is_opened_again_with_all_that_it_has(warehouse_url):
     second.dispose()
 
 
+@pytest.mark.postgres
 def test_a_warehouse_of_a_newer_version_is_left_alone(warehouse, warehouse_url):
     with warehouse.begin() as connection:
         connection.execute(text("UPDATE coinwatch_version SET version_num = '9999'"))
-    with pytest.raises(WarehouseError, match=f"schema version 9999, newer than the {schema.VERSION}"):
+    with pytest.raises(
+        WarehouseError, match=f"schema version 9999, newer than the {schema.VERSION} of this Coinwatch: upgrade"
+    ):
         open_warehouse(warehouse_url)
 
 
-def test_two_may_open_a_new_warehouse_at_once(warehouse_url):
-    ready = threading.Barrier(4)
-    failures = []
+def run_at_once(functions):
+    """Run each function in a thread of its own, all starting together; raise what one of them raises."""
+    ready = threading.Barrier(len(functions))
 
-    def open_it():
+    def run(function):
         ready.wait()
-        try:
-            open_warehouse(warehouse_url).dispose()
-        except Exception as failure:
-            failures.append(failure)
-            raise
+        function()
 
-    threads = [threading.Thread(target=open_it) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with ThreadPoolExecutor(len(functions)) as pool:
+        list(pool.map(run, functions))
 
 
-@pytest.mark.parametrize("new_warehouse_url", ["sqlite"], indirect=True)
+@pytest.mark.postgres
+def test_a_new_warehouse_may_be_opened_by_several_at_once(warehouse_url):
+    run_at_once([lambda: open_warehouse(warehouse_url).dispose()] * 4)
+
+
 def test_times_and_numbers_can_be_queried_as_such_on_sqlite(warehouse):
     with warehouse.begin() as connection:
         connection.execute(insert(schema.prices), [price()])
@@ -130,15 +140,47 @@ def test_the_database_says_it_too(warehouse):
     assert said == {(table.name, c.name, c.comment, table.comment) for table in tables for c in table.columns}
 
 
-def test_many_rows_are_one_batch(warehouse):
-    batches = []
+@pytest.mark.postgres
+def test_an_upsert_returns_the_keys_that_are_new_or_changed(warehouse):
     rows = [price(ts=TEN + timedelta(hours=hour)) for hour in range(2000)]
     with warehouse.begin() as connection:
-        event.listen(connection, "before_cursor_execute", lambda *arguments: batches.append(arguments[-1]))
-        upsert(connection, schema.prices, rows)
-        upsert(connection, schema.prices, rows)
-        assert batches == [True, True]  # executemany: on PostgreSQL the driver sends it as one pipeline
-        assert len(connection.execute(select(schema.prices)).all()) == 2000
+        assert sorted(upsert_changed(connection, schema.prices, rows)) == [
+            ("bitcoin", "usd", row["ts"]) for row in rows
+        ]
+        assert upsert_changed(connection, schema.prices, rows) == []
+        assert upsert_changed(connection, schema.prices, []) == []
+        rows[7]["market_cap"], rows[8]["price"] = Decimal(5), Decimal(6)
+        changed = upsert_changed(connection, schema.prices, rows)
+        assert sorted(changed) == [("bitcoin", "usd", rows[7]["ts"]), ("bitcoin", "usd", rows[8]["ts"])]
+        found = connection.execute(select(schema.prices).order_by(schema.prices.c.ts)).mappings()
+        assert [dict(row) for row in found] == rows
+
+
+@pytest.mark.postgres
+def test_what_a_locked_table_says_holds_until_the_end(warehouse, warehouse_url):
+    """Two transactions that read, and write what follows from it, do so one after the other."""
+
+    def count(engine):
+        with engine.begin() as connection:
+            lock_table(connection, schema.pending_uploads)
+            found = len(connection.execute(select(schema.pending_uploads)).all())
+            upsert(connection, schema.pending_uploads, [{"layer": "raw", "hour": TEN + timedelta(hours=found)}])
+
+    engines = [open_warehouse(warehouse_url) for _ in range(4)]
+    run_at_once([lambda engine=engine: count(engine) for engine in engines])
+    for engine in engines:
+        engine.dispose()
+    with warehouse.begin() as connection:
+        assert len(connection.execute(select(schema.pending_uploads)).all()) == 4
+
+
+@pytest.mark.postgres
+def test_increments_add_up(warehouse):
+    key = {"day": TEN, "endpoint": "prices"}
+    with warehouse.begin() as connection:
+        increment(connection, schema.api_requests, key, "requests")
+        increment(connection, schema.api_requests, key, "requests")
+        assert connection.execute(select(schema.api_requests)).all() == [(TEN, "prices", 2)]
 
 
 def test_a_time_without_a_zone_is_not_stored(warehouse):
@@ -146,6 +188,7 @@ def test_a_time_without_a_zone_is_not_stored(warehouse):
         connection.execute(insert(schema.prices), [price(ts=datetime(2026, 11, 22, 10))])  # noqa: DTZ001 - the point
 
 
+@pytest.mark.postgres
 def test_upsert_inserts_updates_and_obeys_its_condition(warehouse):
     def only_over_history(_new):
         return schema.prices.c.source == "history"

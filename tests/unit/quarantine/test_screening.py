@@ -19,7 +19,7 @@ def values(*prices):
 
 @pytest.fixture
 def decide(rules):
-    """What becomes of values after one of 100: 'a' for accepted, 'h' for held, 'r' and a number for releasing."""
+    """Decide on values after one of 100: 'a' for accepted, 'h' for held, 'r' and a number for releasing."""
 
     def decide(*prices):
         first, *others = values(100, *prices)
@@ -29,7 +29,7 @@ def decide(rules):
     return decide
 
 
-def test_a_value_far_from_the_one_before_is_held_back_with_its_reason(rules):
+def test_a_value_far_from_the_one_before_is_quarantined_with_its_reason(rules):
     first, second = values(100, 1000)
     assert screen(Standing(accepted=first), [second], rules.defaults.bad_value) == (
         [Decision(second, "held", "it is 900.0 % above the price before, 100")],
@@ -42,17 +42,17 @@ def test_a_value_far_from_the_one_before_is_held_back_with_its_reason(rules):
     [
         pytest.param([125, 94], ["a", "a"], id="25 percent is allowed"),
         pytest.param([125.1], ["h"], id="more is not"),
-        pytest.param([None, 0.5, 100], ["h", "h", "a"], id="no number, and a decimal shift"),
-        pytest.param([60, 60, 60], ["h", "h", "r2"], id="three that agree are believed"),
+        pytest.param([None, 0.5, 100], ["h", "h", "a"], id="not a number, and a decimal shift"),
+        pytest.param([60, 60, 60], ["h", "h", "r2"], id="three that agree are released"),
         pytest.param([60, 62.9, 60], ["h", "h", "r2"], id="within 5 percent"),
         pytest.param([60, 63.1, 60], ["h", "h", "h"], id="further apart they do not agree"),
-        pytest.param([60, 60, 100, 60], ["h", "h", "a", "h"], id="a price in line parts them"),
-        pytest.param([60, None, 60, 60], ["h", "h", "h", "h"], id="and so does no number"),
-        pytest.param([1000, 60, 60, 60], ["h", "h", "h", "r2"], id="one that does not agree stays held back"),
-        pytest.param([60, 60, 60, 59, 100], ["h", "h", "r2", "a", "h"], id="the new level is what counts then"),
+        pytest.param([60, 60, 100, 60], ["h", "h", "a", "h"], id="a price in line separates them"),
+        pytest.param([60, None, 60, 60], ["h", "h", "h", "h"], id="and so does a value that is not a number"),
+        pytest.param([1000, 60, 60, 60], ["h", "h", "h", "r2"], id="one that does not agree stays quarantined"),
+        pytest.param([60, 60, 60, 59, 100], ["h", "h", "r2", "a", "h"], id="the new level counts then"),
     ],
 )
-def test_what_is_accepted_held_back_and_released(decide, prices, decided):
+def test_values_are_accepted_quarantined_or_released(decide, prices, decided):
     assert decide(*prices) == decided
 
 
@@ -63,14 +63,14 @@ def test_the_first_value_of_all_is_accepted(rules):
 @given(prices=st.lists(st.sampled_from([None, 100, 101, 60, 61, 62, 1000]), max_size=30), data=st.data())
 def test_one_by_one_it_is_the_same_as_all_at_once(prices, data, rules):
     rule = rules.defaults.bad_value
-    pulls = values(*prices)
-    whole, end = screen(Standing(), pulls, rule)
+    polls = values(*prices)
+    whole, end = screen(Standing(), polls, rule)
     parts, standing = [], Standing()
-    while pulls:
-        some = data.draw(st.integers(1, len(pulls)))
-        decisions, standing = screen(standing, pulls[:some], rule)
+    while polls:
+        some = data.draw(st.integers(1, len(polls)))
+        decisions, standing = screen(standing, polls[:some], rule)
         parts += decisions
-        pulls = pulls[some:]
+        polls = polls[some:]
     assert (parts, standing) == (whole, end)
 
 

@@ -1,1 +1,1 @@
-"""Migrations of the warehouse: each version brings every older database forward and loses nothing."""
+"""Migrations of the warehouse: each upgrades every older database and loses nothing."""

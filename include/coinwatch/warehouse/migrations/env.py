@@ -1,4 +1,4 @@
-"""How Alembic runs our migrations: in the transaction that `open_warehouse` holds."""
+"""Alembic's environment: migrations run in the transaction of `open_warehouse`."""
 
 from alembic import context
 
@@ -9,7 +9,7 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
     version_table=VERSION_TABLE,
-    # SQLite changes a table by building it anew.
+    # SQLite changes a table by copying it.
     render_as_batch=True,
 )
 context.run_migrations()
