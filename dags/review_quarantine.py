@@ -10,8 +10,8 @@ waits here for a decision; nothing else waits for it.
 
 **Started** by hand only, with params: action, coin, ts (as the list has it; `*` for all), and reason.
 
-**Reads** and **writes** the warehouse; an event on the raw asset of each coin with a released value starts
-`process_prices`.
+**Reads** and **writes** the warehouse; if a value was released, an event on the asset `raw_prices`
+starts `process_prices`.
 
 **When it fails** the task's log says why, and which values are quarantined.
 
@@ -21,8 +21,8 @@ waits here for a decision; nothing else waits for it.
 from airflow.sdk import Param, dag, get_current_context, task
 
 from coinwatch.app import App
-from coinwatch.assets import RAW_ASSETS
-from coinwatch.events import publish_added
+from coinwatch.assets import PRICES_RELEASED, RAW_PRICES
+from coinwatch.events import describe, publish_through
 from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
@@ -46,14 +46,14 @@ from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 def review_quarantine():
     """List, release or reject quarantined values."""
 
-    @task(outlets=RAW_ASSETS)
+    @task(outlets=[PRICES_RELEASED])
     def decide() -> None:
         """Do the action in the run's params."""
         from coinwatch.quarantine import held
 
         context = get_current_context()
         released = held.review_quarantine(App(), context["params"], context["run_id"])
-        publish_added(released, RAW_ASSETS, context)
+        publish_through(PRICES_RELEASED, RAW_PRICES, describe(released))
 
     decide()
 

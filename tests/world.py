@@ -15,10 +15,11 @@ from sqlalchemy import Engine, select
 
 from coinwatch.alerts.incidents import detect_anomalies
 from coinwatch.app import App as _App
-from coinwatch.archive.snapshots import Archive
 from coinwatch.coingecko.client import CoinGeckoClient
 from coinwatch.coingecko.requests import RequestMeter
-from coinwatch.ingest.poll import Ingest
+from coinwatch.ingest.gaps import find_gaps
+from coinwatch.ingest.history import append_history, fetch_history, plan_history
+from coinwatch.ingest.poll import append_raw_log, fetch_prices
 from coinwatch.s3.store import S3Store
 from coinwatch.s3.uploads import upload_to_s3
 from coinwatch.sandbox.coingecko import CoinGeckoSandbox
@@ -71,22 +72,18 @@ class World:
     waits: list[float] = field(default_factory=list)
     _opened: list = field(default_factory=list)
 
-    def ingest(self) -> Ingest:
+    def client(self) -> CoinGeckoClient:
+        """A new client, whose waits are noted and not waited for."""
         meter = RequestMeter(
             self.warehouse, clock=self.clock, sleep=self.waits.append, per_minute=30, monthly_limit=10_000
         )
-        client = CoinGeckoClient(
-            self.coingecko.url, clock=self.clock, meter=meter, api_key="secret-key", timeout=(1, 2)
-        )
-        return Ingest(self.settings, client, Archive(self.settings.archive_path), self.warehouse, self.clock)
+        return CoinGeckoClient(self.coingecko.url, clock=self.clock, meter=meter, api_key="secret-key", timeout=(1, 2))
 
     def app(self, **replaced) -> App:
         """A new app; ``replaced`` are properties to replace, such as ``s3=None``."""
         app = App(self.settings, self.clock)
-        ingest = self.ingest()
         app.__dict__ |= {
-            "client": ingest.client,
-            "archive": ingest.archive,
+            "client": self.client(),
             "warehouse": self.warehouse(),
             "slack": self.channels(),
             "s3": self.store(),
@@ -132,24 +129,22 @@ class World:
         return replace(self, settings=settings, warehouse_url=self.new_warehouse_url(name))
 
     def ingest_steps(self, as_of: datetime) -> list[Callable[[], object]]:
-        """The tasks of ingest_prices, each with what it reads from the ones before."""
-        handed: dict[str, list] = {}
-
-        def fetch() -> None:
-            handed["names"] = self.ingest().fetch_prices(as_of)
-
-        def find() -> None:
-            handed["windows"] = self.ingest().history.find_gaps(as_of)
-
-        def history() -> None:
-            handed["history"] = [self.ingest().history.fetch_history(as_of, window) for window in handed["windows"]]
-
+        """The tasks of ingest_prices, and those of heal_history, each with what it reads from the ones before."""
+        names: list[str] = []
         return [
-            fetch,
-            lambda: self.ingest().append_rows(handed["names"]),
-            find,
-            history,
-            lambda: self.ingest().append_history(filter(None, handed["history"])),
+            lambda: names.extend(fetch_prices(self.app(), as_of)),
+            lambda: append_raw_log(self.app(), names),
+            lambda: find_gaps(self.app(), as_of),
+            *self.heal_steps(as_of),
+        ]
+
+    def heal_steps(self, as_of: datetime, **params: str) -> list[Callable[[], object]]:
+        """The tasks of heal_history."""
+        chunks: list[list[dict[str, str]]] = []
+        return [
+            lambda: chunks.extend(plan_history(self.app(), as_of, params)),
+            lambda: [fetch_history(self.app(), as_of, windows) for windows in chunks],
+            lambda: append_history(self.app(), as_of, chunks),
         ]
 
     def process_steps(self) -> list[Callable[[], object]]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import Connection
 from airflow.sdk.configuration import conf
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from coinwatch.archive.snapshots import Archive
-    from coinwatch.coingecko.client import CoinGeckoClient
+    from coinwatch.coingecko.client import CoinGeckoClient, Plan
     from coinwatch.rules import RuleBook
     from coinwatch.s3.store import S3Store
     from coinwatch.slack.channels import Slack
@@ -105,7 +105,7 @@ class App:
             clock=self.clock,
             meter=meter,
             api_key=connection.password or "",
-            plan="pro" if plan == "pro" else "demo",
+            plan=plan,
         )
 
     @cached_property
@@ -176,7 +176,7 @@ class App:
         return str(conf.get("api", "base_url", fallback="") or "http://localhost:8080").rstrip("/")
 
 
-def coingecko_plan(connection: Any | None) -> str:
+def coingecko_plan(connection: Any | None) -> "Plan":
     """Return the plan of ``coingecko_default``: keyless, demo or pro.
 
     Raises:
@@ -189,7 +189,7 @@ def coingecko_plan(connection: Any | None) -> str:
         raise ConnectionProblem(
             f'connection {s.COINGECKO_CONN_ID}: "plan" in its extra is {plan!r}; allowed are demo and pro'
         )
-    return str(plan) if connection.password else "keyless"
+    return cast("Plan", plan) if connection.password else "keyless"
 
 
 def base_url(connection: Any) -> str:
@@ -245,20 +245,13 @@ def _chart_uploads() -> "ChartUploads | None":
 # -- bags of collaborators that steps with an `app` argument replace one by one --------------------------------------
 
 
-def open_ingest() -> Any:
-    """What the steps of `ingest_prices` work with."""
-    from coinwatch.ingest.poll import Ingest
-
-    app = App()
-    return Ingest(app.settings, app.client, app.archive, lambda: app.warehouse, app.clock)
-
-
 def open_watch() -> Any:
     """What the steps of `watch_feed` work with."""
+    from coinwatch.coingecko.requests import budget
     from coinwatch.health.checks import Watch
 
     app = App()
-    return Watch(app.settings, app.warehouse, app.rules, app.clock, open_ingest().budget)
+    return Watch(app.settings, app.warehouse, app.rules, app.clock, lambda: budget(app))
 
 
 def open_failures() -> Any:

@@ -25,8 +25,8 @@ from coinwatch import app as connections
 from coinwatch.app import App
 from coinwatch.archive.snapshots import Answer
 from coinwatch.coingecko.answers import read_quotes
-from coinwatch.coingecko.client import COINS_PER_REQUEST, requests_per_hour
 from coinwatch.coingecko.errors import CoinGeckoError
+from coinwatch.coingecko.requests import COINS_PER_REQUEST, budget
 from coinwatch.errors import CoinwatchError
 from coinwatch.rules import load_rules
 from coinwatch.s3.store import S3Conflict, S3Store
@@ -181,18 +181,18 @@ def _check_coingecko(app: App, now: Callable[[], datetime]) -> Iterator[Finding]
         return
     with suppress(SQLAlchemyError):
         # The warehouse has a line of its own.
-        budget = client.meter.budget(requests_per_hour(len(settings.coins)))
-        advice = ": watch fewer coins, or take a larger plan" if budget.is_short else ""
-        yield Finding("budget", "warn" if budget.is_short else "ok", f"{budget}{advice}")
+        month = budget(app)
+        advice = ": watch fewer coins, or take a larger plan" if month.is_short else ""
+        yield Finding("budget", "warn" if month.is_short else "ok", f"{month}{advice}")
 
 
 def _judge_prices(answer: Answer, settings: Settings, now: datetime) -> Finding:
     coins = settings.coins[:COINS_PER_REQUEST]
-    rows, conditions = read_quotes(answer, coins, settings.currency, now, "doctor")
-    if conditions:
-        told = "; ".join(f"{condition.coin}: {condition.reason}" for condition in conditions)
-        said = f"{len(rows)} of {len(coins)} coins have a price; {told}"
-        return Finding("coingecko", "warn" if rows else "FAIL", said)
+    rows, rejects = read_quotes(answer, coins, settings.currency, now, "doctor")
+    if rejects:
+        reasons = "; ".join(f"{reject.coin}: {reject.reason}" for reject in rejects)
+        text = f"{len(rows)} of {len(coins)} coins have a price; {reasons}"
+        return Finding("coingecko", "warn" if rows else "FAIL", text)
     prices = ", ".join(f"{row.coin} {row.price}" for row in rows[:3])
     return Finding("coingecko", "ok", f"{len(rows)} of {len(coins)} coins have a price: {prices}")
 

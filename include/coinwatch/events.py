@@ -1,22 +1,48 @@
-"""What an asset's event tells: how many rows were added to it, and of which hours (contract, section 4)."""
+"""Asset events: which coins, rows and hours a task wrote, bounded in size (contract, section 4)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from airflow.sdk import Asset
+from airflow.sdk import Asset, AssetAlias, get_current_context
 
 from coinwatch.times import floor_hour, format_time, parse_time
 
+Extra = TypeVar("Extra", bound=Mapping[str, Any])
 
-def publish_added(added: Mapping[str, Sequence[str]], assets: Sequence[Asset], context: Any) -> None:
-    """Tell with the event of each coin's raw log what a task added to it.
+LISTED_MAX = 24
+"""Coins, and hours, that an event lists."""
+
+
+def publish(asset: Asset, added: Mapping[str, Sequence[str]]) -> None:
+    """Describe in the event of an outlet the rows that the running task added.
 
     Args:
-        added: Timestamps of the rows that were added, by coin.
-        assets: The task's outlets, named ``<coin>_raw``.
-        context: The running task's.
+        asset: The task's outlet.
+        added: Timestamps of the rows by coin.
     """
-    for asset in assets:
-        timestamps = added.get(asset.name.removesuffix("_raw"), ())
-        hours = sorted({format_time(floor_hour(parse_time(timestamp))) for timestamp in timestamps})
-        context["outlet_events"][asset].extra = {"rows": len(timestamps), "hours": hours}
+    get_current_context()["outlet_events"][asset].extra = describe(added)
+
+
+def publish_through(alias: AssetAlias, asset: Asset | Callable[[], Asset], extra: Extra) -> Extra:
+    """Add an event to an asset; none if its extra has no coins, rows or hours.
+
+    Args:
+        alias: The task's outlet.
+        asset: Gets the event.
+        extra: The event's extra.
+
+    Returns:
+        The extra.
+    """
+    if any(extra.values()):
+        event_of = asset if isinstance(asset, Asset) else asset()
+        get_current_context()["outlet_events"][alias].add(event_of, extra=dict(extra))
+    return extra
+
+
+def describe(added: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return an event's extra: the first 24 ``coins``, how many ``rows``, and the newest 24 ``hours``."""
+    coins = sorted(coin for coin, timestamps in added.items() if timestamps)
+    timestamps = [timestamp for each in added.values() for timestamp in each]
+    hours = sorted({format_time(floor_hour(parse_time(timestamp))) for timestamp in set(timestamps)})
+    return {"coins": coins[:LISTED_MAX], "rows": len(timestamps), "hours": hours[-LISTED_MAX:]}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, whichever process on this machine asks for it; the kernel frees it at a crash.
+    """Hold the lock of a file among all processes of this machine; the kernel frees it at a crash.
 
-    The lock lies beside the file and not on it, because a file that is replaced takes its locks with it.
+    The lock is a file beside it: a file that is replaced would take its locks with it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("a") as lock:
@@ -31,7 +31,7 @@ def sync_folder(folder: Path) -> None:
 def _write_aside(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.tmp")
-    # What a crash left may be the finished file by another name: it is not to be written to.
+    # A crash may have left a second name of the finished file: writing to it would change that.
     aside.unlink(missing_ok=True)
     with aside.open("wb") as file:
         file.write(content)
@@ -55,7 +55,7 @@ def create_file(path: Path, content: bytes) -> None:
     """Write a file once: whole, read-only, and never over another one; one writer at a time.
 
     Raises:
-        FileExistsError: There is one already.
+        FileExistsError: The file exists.
     """
     aside = _write_aside(path, content)
     try:
@@ -68,12 +68,12 @@ def create_file(path: Path, content: bytes) -> None:
 
 
 def cut_torn_line(path: Path) -> bytes:
-    """Cut a last line that has no end, as a power loss in the middle of an append leaves it.
+    """Cut a last line without its end, as power loss in the middle of an append leaves it.
 
     The caller holds the file's lock.
 
     Returns:
-        What was cut; empty when the file ends in a whole line, is empty or is not there.
+        What was cut; empty if the file ends in a whole line, is empty or does not exist.
     """
     if not path.exists():
         return b""
@@ -89,7 +89,7 @@ def cut_torn_line(path: Path) -> bytes:
 
 
 def _end_of_last_line(descriptor: int, end: int, block: int = 4096) -> int:
-    r"""Where the last whole line ends: right behind its ``\n``, or 0."""
+    r"""Return where the last whole line ends: after its ``\n``, or 0."""
     while end > 0:
         start = max(0, end - block)
         newline = os.pread(descriptor, end - start, start).rfind(b"\n")
@@ -100,10 +100,10 @@ def _end_of_last_line(descriptor: int, end: int, block: int = 4096) -> int:
 
 
 def append_lines(path: Path, lines: bytes) -> None:
-    """Append whole lines and see them on the disk; the caller holds the lock and has cut a torn line.
+    """Append whole lines and sync them to the disk; the caller holds the lock and has cut a torn line.
 
     Raises:
-        OSError: The disk took only a part; the file is as it was before.
+        OSError: The disk did not take all of it; the file is as it was.
     """
     created = not path.exists()
     with path.open("ab", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""The record that travels: one price of one coin at one time, as the raw log and the archive write it."""
+"""A raw row: one price of one coin at one time, as the raw log and the archive write it."""
 
 import csv
 import io
@@ -11,22 +11,25 @@ from coinwatch.times import parse_time
 
 Source = Literal["live", "history"]
 
+Key = tuple[str, str, str, str]
+"""(coin, currency, timestamp, source): at most one row of a raw log has it."""
+
 
 @dataclass(frozen=True, slots=True)
 class RawPrice:
-    """One line of a raw log (contract, section 5). All texts, exactly as they stand in the file.
+    """One line of a raw log (contract, section 5). All texts, exactly as they stand in the file; empty is unknown.
 
-    Numbers keep the digits that the API wrote: a float would change them. An empty text is "unknown".
+    Numbers keep the digits that the API wrote: a float would change them.
 
     Attributes:
-        timestamp: The run's as-of time for a live pull, a full hour for history (ISO 8601 UTC, ``Z``).
+        timestamp: The run's as-of time for a live poll, a full hour for history (ISO 8601 UTC, ``Z``).
         coin: CoinGecko id.
         currency: Quote currency.
         price: One coin in the quote currency.
         market_cap: In the quote currency.
         volume_24h: Traded in 24 hours, in the quote currency.
-        change_24h_pct: The provider's own 24-hour change in percent; kept for audit, never used in a decision.
-        last_updated_at: When the provider says that it last saw this price.
+        change_24h_pct: The provider's own 24-hour change in percent; kept for audit only.
+        last_updated_at: The provider's own time of the price.
         fetched_at: When the answer was received.
         source: ``live`` or ``history``.
         snapshot: Name of the archived answer that the row was taken from.
@@ -45,8 +48,8 @@ class RawPrice:
     snapshot: str
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        """What stands at most once in a raw log: (coin, currency, timestamp, source)."""
+    def key(self) -> Key:
+        """Its key in the raw log."""
         return (self.coin, self.currency, self.timestamp, self.source)
 
     @property
@@ -59,7 +62,7 @@ RAW_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(RawPrice))
 
 
 def write_csv(columns: Iterable[str], rows: Iterable[Iterable[object]], *, header: bool = True) -> str:
-    r"""Write rows as CSV text: comma, ``\n``, quoted only where it must be, ``None`` as an empty field."""
+    r"""Return rows as CSV text: comma, ``\n``, quoted only where needed, ``None`` as an empty field."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     if header:
@@ -69,7 +72,7 @@ def write_csv(columns: Iterable[str], rows: Iterable[Iterable[object]], *, heade
 
 
 def format_raw_prices(rows: Iterable[RawPrice], *, header: bool = True) -> str:
-    """Write raw prices in the raw log's format."""
+    """Return raw prices in the raw log's format."""
     return write_csv(RAW_COLUMNS, map(astuple, rows), header=header)
 
 

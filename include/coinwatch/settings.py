@@ -23,8 +23,8 @@ WAREHOUSE_CONN_ID = "warehouse_default"
 FAILED_TASKS = "failed_tasks"
 """Folder in the data folder that has a file for each task that failed and has not gone through since."""
 
-HISTORY_DAYS_MAX = 365
-"""Public API users can ask for the past 365 days (CoinGecko error 10012)."""
+HISTORY_DAYS_MAX = 3650
+"""As far back as paid plans have hourly prices, and more; keyless and with a demo key 365 days are fetched."""
 
 
 class SettingsError(CoinwatchError):

@@ -1,4 +1,4 @@
-"""Times: always aware, always UTC; passed in, never asked for below a task."""
+"""Times: always aware, always UTC; below a task the present is passed in."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +9,7 @@ def parse_time(text: str) -> datetime:
     """Read an ISO 8601 time with a zone (``2026-11-22T10:00:00Z``).
 
     Raises:
-        ValueError: It is no such time, or has no zone.
+        ValueError: It is not one, or has no zone.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -18,14 +18,14 @@ def parse_time(text: str) -> datetime:
 
 
 def format_time(moment: datetime) -> str:
-    """Write a time as ISO 8601 UTC ending in ``Z``, with milliseconds only where there are some."""
+    """Return a time as ISO 8601 UTC ending in ``Z``, with milliseconds only where there are some."""
     utc = moment.astimezone(UTC)
     timespec = "milliseconds" if utc.microsecond else "seconds"
     return utc.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def compact_time(moment: datetime) -> str:
-    """Write a time as it stands in file names: ``20261122T100000Z``."""
+    """Return a time as file names have it: ``20261122T100000Z``."""
     return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
@@ -40,17 +40,22 @@ def from_milliseconds(milliseconds: int) -> datetime:
 
 
 def floor_hour(moment: datetime) -> datetime:
-    """The full hour at or before a time."""
+    """Return the full hour at or before a time."""
     return moment.replace(minute=0, second=0, microsecond=0)
 
 
 def ceil_hour(moment: datetime) -> datetime:
-    """The full hour at or after a time."""
+    """Return the full hour at or after a time."""
     floor = floor_hour(moment)
     return floor if floor == moment else floor + HOUR
 
 
 def nearest_hour(moment: datetime) -> datetime:
-    """The full hour nearest to a time, the earlier one on a tie."""
+    """Return the full hour nearest to a time, the earlier one on a tie."""
     floor = floor_hour(moment)
     return floor if moment - floor <= HOUR / 2 else floor + HOUR
+
+
+def hours_between(first: datetime, last: datetime) -> list[datetime]:
+    """Return the full hours from one to another, both included."""
+    return [first + HOUR * number for number in range((last - first) // HOUR + 1)]

@@ -30,6 +30,5 @@ def dag_bag() -> Iterator[object]:
 @pytest.fixture(scope="session")
 def consumed(dag_bag):
     """The names of the assets that start each Dag."""
-    return {
-        dag_id: [asset.name for asset in getattr(dag.schedule, "objects", [])] for dag_id, dag in dag_bag.dags.items()
-    }
+    schedules = {dag_id: dag.schedule if isinstance(dag.schedule, list) else [] for dag_id, dag in dag_bag.dags.items()}
+    return {dag_id: [asset.name for asset in assets] for dag_id, assets in schedules.items()}

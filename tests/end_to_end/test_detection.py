@@ -1,4 +1,4 @@
-"""The rules on prices that really happened, and on faults put into them: what docs/detection.md says of their worth."""
+"""The rules on prices that really happened, and on faults put into them: what docs/detection.md says they are worth."""
 
 import random
 from contextlib import suppress
@@ -8,22 +8,25 @@ from decimal import Decimal
 import pandas as pd
 import pytest
 
+from coinwatch.archive.raw_log import append_raw_prices
 from coinwatch.backtest.simulation import simulate
 from coinwatch.ingest.poll import NoPrice
 from coinwatch.quarantine.screening import Value
+from coinwatch.record import RawPrice
 from coinwatch.rules import load_rules
 from coinwatch.sandbox.market import RecordedMarket
 from coinwatch.settings import PROJECT_DIR
+from coinwatch.times import format_time
 
 RULES = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
 MARKET = ("move_1h", "move_24h")
 
 
 def detect(points):
-    """All that is told of live prices [(time, price or None), …]: (what, state, time, change in percent), in order."""
+    """Return (note, state, time, change in percent) of the transitions of live prices [(time, price or None), …]."""
     values = [Value(t, None if price is None else Decimal(str(price))) for t, price in points]
-    told = simulate(values, "bitcoin", "usd", RULES).transitions
-    return [(turn.note, turn.incident.state, turn.ts, turn.change_pct) for turn in told]
+    found = simulate(values, "bitcoin", "usd", RULES).transitions
+    return [(each.note, each.incident.state, each.ts, each.change_pct) for each in found]
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +56,14 @@ def test_on_polls_that_really_happened_alerts_are_few_and_each_is_a_real_move(po
         begin = points[0][0] + timedelta(days=14)
         weeks = (points[-1][0] - begin) / timedelta(weeks=1)
         prices, times = dict(points), [t for t, _ in points]
-        told = [
+        found = [
             each for each in detect(points) if each[0] in MARKET and each[1] in ("firing", "worse") and each[2] >= begin
         ]
-        lines.append(f"{symbol}: {len(told)} market alerts in {weeks:.1f} weeks")
-        alerts += len(told)
+        lines.append(f"{symbol}: {len(found)} market alerts in {weeks:.1f} weeks")
+        alerts += len(found)
         assert weeks > 15
-        assert len(told) <= 0.5 * weeks
-        for note, state, ts, change in told:
+        assert len(found) <= 0.5 * weeks
+        for note, state, ts, change in found:
             lines.append(f"  {ts:%Y-%m-%d %H:%M} {note:<8} {state:<6} {change:+6.2f} % to {prices[ts]:,g}")
             # By the polls themselves: in the time that the rule looks at, the price really was that far away.
             span = timedelta(hours=25 if note == "move_24h" else 3)
@@ -78,7 +81,7 @@ def replace_hours(hours, faults):
 
 
 def places(seed, count, hours, length=1):
-    """Hours far enough apart, after the usual move is known, in calm times: the fault is to be all that happens."""
+    """Hours far enough apart, after the warm-up, in calm times: the fault is to be all that happens."""
     chosen = random.Random(seed)  # noqa: S311 - a fixed choice is what is wanted
     prices = [price for _, price in hours]
     calm = [
@@ -90,35 +93,35 @@ def places(seed, count, hours, length=1):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
-def test_absurd_values_are_held_back_in_the_same_hour_and_named(hours, seed):
-    chosen = random.Random(seed)  # noqa: S311 - likewise
+def test_absurd_values_are_quarantined_in_the_same_hour(hours, seed):
+    chosen = random.Random(seed)  # noqa: S311 - a fixed choice is what is wanted
     numbers = places(seed, 40, hours)
     kinds = {number: chosen.choice([10.0, 0.1, 0.01, 100.0, 0.0]) for number in numbers}
     faults = {number: kinds[number] * hours[number][1] or None for number in numbers}
-    told = detect(replace_hours(hours, faults))
-    held = {ts for note, state, ts, _ in told if (note, state) == ("bad_value", "firing")}
-    assert held == {hours[number][0] for number in numbers}
-    assert not [each for each in told if each[0] == "level_confirmed"]
+    found = detect(replace_hours(hours, faults))
+    quarantined = {ts for note, state, ts, _ in found if (note, state) == ("bad_value", "firing")}
+    assert quarantined == {hours[number][0] for number in numbers}
+    assert not [each for each in found if each[0] == "level_confirmed"]
     # Nothing of them reaches the rules of moves.
-    usual = {each[:3] for each in detect(hours)}
+    natural = {each[:3] for each in detect(hours)}
     near = {hours[number + after][0] for number in numbers for after in range(-1, 30)}
-    assert [each for each in told if each[0] in MARKET and each[2] in near and each[:3] not in usual] == []
+    assert [each for each in found if each[0] in MARKET and each[2] in near and each[:3] not in natural] == []
 
 
-def test_spikes_of_one_sample_are_told_and_corrected_by_the_next_one(hours):
+def test_spikes_of_one_sample_raise_an_alert_and_are_corrected_by_the_next_one(hours):
     spikes = named = 0
-    usual = {ts for note, _, ts, _ in detect(hours) if note in MARKET}
+    natural = {ts for note, _, ts, _ in detect(hours) if note in MARKET}
     for seed in (1, 2, 3, 4, 5):
-        chosen = random.Random(seed)  # noqa: S311 - likewise
+        chosen = random.Random(seed)  # noqa: S311 - a fixed choice is what is wanted
         numbers = places(seed, 40, hours)
         sizes = {number: chosen.choice([-1, 1]) * chosen.uniform(0.08, 0.2) for number in numbers}
-        told = detect(replace_hours(hours, {number: hours[number][1] * (1 + size) for number, size in sizes.items()}))
-        found = {ts for note, state, ts, _ in told if (note, state) == ("move_1h", "firing")}
-        corrected = {ts for note, _, ts, _ in told if note == "spike_reverted"}
-        assert {hours[number][0] for number in numbers} <= found
-        # Nor is it told again when it lies a day back.
-        other = {ts for note, state, ts, _ in told if note in MARKET and state in ("firing", "worse")}
-        assert other - usual <= {hours[number][0] for number in numbers}
+        found = detect(replace_hours(hours, {number: hours[number][1] * (1 + size) for number, size in sizes.items()}))
+        alerted = {ts for note, state, ts, _ in found if (note, state) == ("move_1h", "firing")}
+        corrected = {ts for note, _, ts, _ in found if note == "spike_reverted"}
+        assert {hours[number][0] for number in numbers} <= alerted
+        # Nor does it raise an alert again when it lies a day back.
+        other = {ts for note, state, ts, _ in found if note in MARKET and state in ("firing", "worse")}
+        assert other - natural <= {hours[number][0] for number in numbers}
         spikes += len(numbers)
         named += sum(hours[number + 1][0] in corrected for number in numbers)
     assert spikes >= 100
@@ -126,52 +129,60 @@ def test_spikes_of_one_sample_are_told_and_corrected_by_the_next_one(hours):
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
-def test_a_frozen_feed_is_named_at_the_third_pull_and_over_when_it_moves(hours, seed):
-    chosen = random.Random(seed)  # noqa: S311 - likewise
+def test_a_frozen_feed_is_stale_at_the_third_poll_and_resolved_when_it_moves(hours, seed):
+    chosen = random.Random(seed)  # noqa: S311 - a fixed choice is what is wanted
     numbers = places(seed, 40, hours, length=24)
     lengths = {number: chosen.randint(3, 24) for number in numbers}
     faults = {number + after: hours[number][1] for number in numbers for after in range(lengths[number])}
-    told = detect(replace_hours(hours, faults))
-    stale = {(ts, state) for note, state, ts, _ in told if note == "stale"}
+    found = detect(replace_hours(hours, faults))
+    stale = {(ts, state) for note, state, ts, _ in found if note == "stale"}
     assert {(hours[number + 2][0], "firing") for number in numbers} <= stale
     assert {(hours[number + lengths[number]][0], "resolved") for number in numbers} <= stale
-    # Real prices of 2024 do not stand still.
+    # No real price of 2024 is stale.
     assert len(stale) == 2 * len(numbers)
 
 
-def test_a_new_level_is_believed_at_the_third_pull_that_agrees(hours):
+def test_a_new_level_is_accepted_at_the_third_poll_that_agrees(hours):
     moved = [(t, price * (0.6 if number >= 2000 else 1.0)) for number, (t, price) in enumerate(hours[:2100])]
-    told = [each for each in detect(moved) if each[0] in ("bad_value", "level_confirmed")]
-    assert [(note, ts) for note, _, ts, _ in told] == [
+    found = [each for each in detect(moved) if each[0] in ("bad_value", "level_confirmed")]
+    assert [(note, ts) for note, _, ts, _ in found] == [
         ("bad_value", hours[2000][0]),
         ("level_confirmed", hours[2002][0]),
     ]
 
 
-def test_a_backtest_tells_what_the_pipeline_told_hour_by_hour(hours, make_world, clock):
-    """The crash of August 2024 with one fault of each kind; the pipeline hands its state on through the warehouse."""
+def test_a_backtest_finds_what_the_pipeline_found_hour_by_hour(hours, make_world, clock):
+    """The crash of August 2024 with one fault of each kind; the pipeline hands its state on through the warehouse.
+
+    The days before come to the pipeline at once, as after an outage of `process_prices`; the 48 hours one by one.
+    """
     begin = next(number for number, (t, _) in enumerate(hours) if t >= datetime(2024, 7, 30, tzinfo=UTC))
-    points = [(t, float(price)) for t, price in hours[begin : begin + 264]]
-    factors = {60: 10, 61: 0.01, 85: 1.15, 90: 0, 240: 1.12, 241: 0.99} | dict.fromkeys(range(205, 225), 0.6)
-    frozen = dict.fromkeys(range(100, 106), points[100][1])
+    points = [(t, float(price)) for t, price in hours[begin : begin + 164]]
+    factors = {117: 10, 118: 0.01, 120: 1.15, 123: 0} | dict.fromkeys(range(156, 164), 0.6)
+    frozen = dict.fromkeys(range(124, 128), points[124][1])
     points = [(t, frozen.get(n, price) * factors.get(n, 1)) for n, (t, price) in enumerate(points)]
     world = make_world(market=RecordedMarket("bitcoin", points))
-    for t, _ in points:
+    days_before = [
+        RawPrice(format_time(t), "bitcoin", "usd", repr(price), "", "", "", "", format_time(t), "live", "recorded")
+        for t, price in points[:-48]
+    ]
+    append_raw_prices(world.settings.raw_path("bitcoin"), days_before)
+    for t, _ in points[-48:]:
         clock.now = t
         fetch, append, *_ = world.ingest_steps(t)
-        load, compute, decide, *_ = world.process_steps()
-        # Where no coin has a price, there is nothing to append, and watch_feed sees what is held back.
+        # If no coin has a price, there is nothing to append, and watch_feed sees what is quarantined.
         with suppress(NoPrice):
             fetch()
             append()
-        for step in (load, compute, decide):
+        for step in world.process_steps()[:3]:
             step()
     values = [Value(t, Decimal(str(price)) if price > 0 else None) for t, price in points]
-    told = simulate(values, "bitcoin", "usd", RULES).transitions
+    found = simulate(values, "bitcoin", "usd", RULES).transitions
     stored = world.rows("alerts", "id", "incident_id", "rule", "state", "severity", "ts", "value")
-    assert sorted(
-        (turn.id, turn.incident.id, turn.note, turn.incident.state, turn.severity, turn.ts) for turn in told
-    ) == (sorted(tuple(row[:6]) for row in stored))
-    changes = {turn.id: turn.change_pct for turn in told if turn.incident.is_open and turn.change_pct is not None}
+    assert sorted(tuple(row[:6]) for row in stored) == sorted(
+        (each.id, each.incident.id, each.note, each.incident.state, each.severity, each.ts) for each in found
+    )
+    changes = {each.id: each.change_pct for each in found if each.incident.is_open and each.change_pct is not None}
     assert {row.id: row.value for row in stored if row.value is not None} == pytest.approx(changes)
-    assert {turn.note for turn in told} == {*MARKET, "bad_value", "level_confirmed", "spike_reverted", "stale"}
+    recent = {each.note for each in found if each.ts >= points[-48][0]}
+    assert recent == {*MARKET, "bad_value", "level_confirmed", "spike_reverted", "stale"}

@@ -1,19 +1,21 @@
-"""Incidents as they are stored: what the next decision has to remember of the ones before."""
+"""Incidents as they are stored, and the step that changes them."""
 
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, RowMapping, and_, bindparam, delete, or_, select
 
-from coinwatch.alerts.decide import HeldValue, Incident, RuleName, Transition, decide_all, decide_bad_values
+from coinwatch.alerts.bad_value import QuarantinedValue, decide_bad_value
+from coinwatch.alerts.decide import Incident, RuleName, Transition, decide_all
 from coinwatch.alerts.observe import observe
 from coinwatch.quarantine.held import CONFIRMED
 from coinwatch.rules import RuleBook
 from coinwatch.slack.outbox import Alert, store_alerts
-from coinwatch.statistics.compute import CONTEXT, read_history
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
 from coinwatch.warehouse.work import clear_work, pending_work
@@ -24,74 +26,107 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OPEN = ("firing", "worse")
-"""States of an incident that is not over."""
+"""States of an open incident."""
 
 WATCH_FEED = "watch_feed"
-"""What alerts name as their run that no run of `process_prices` has raised."""
+"""Stored as the run of alerts that no run of `process_prices` has raised."""
+
+_FIELDS = [field.name for field in fields(Incident)]
 
 _i = schema.incidents.c
 _p = schema.prices.c
 _q = schema.quarantine.c
+_s = schema.price_statistics.c
+_w = schema.pending_work.c
 
 
 def open_incidents(connection: Connection) -> Sequence[Row[Any]]:
-    """The incidents that are not over, rows of ``incidents``, the oldest first."""
+    """Return the open incidents, rows of ``incidents``, the oldest first."""
     query = select(schema.incidents).where(_i.state.in_(OPEN)).order_by(_i.opened_at, _i.id)
     return connection.execute(query).all()
 
 
 def read_memory(connection: Connection, currency: str) -> dict[str, dict[RuleName, Incident]]:
-    """The newest incident of each coin and rule."""
+    """Return the newest incident of each coin and rule."""
     memory: dict[str, dict[RuleName, Incident]] = defaultdict(dict)
-    for row in connection.execute(select(schema.incidents).where(_i.currency == currency)):
-        incident = Incident(**{name: getattr(row, name) for name in Incident.__dataclass_fields__})
-        memory[row.coin][incident.rule] = incident
+    for row in connection.execute(select(*(_i[name] for name in _FIELDS)).where(_i.currency == currency)):
+        memory[row.coin][row.rule] = Incident(*row)
     return memory
 
 
 def store_transitions(
     connection: Connection, transitions: Sequence[Transition], rules: RuleBook, *, at: datetime, run_id: str
 ) -> list[Alert]:
-    """Store what was decided, in the transaction that decides it: the incidents, and an alert for each transition.
+    """Store incidents and an alert for each transition, in the transaction that decides them.
 
     Returns:
-        The alerts; one that is there already stays as it is.
+        The alerts; one that is stored already stays as it is.
     """
-    newest = {(turn.incident.coin, turn.incident.currency, turn.incident.rule): turn.incident for turn in transitions}
-    names = [*Incident.__dataclass_fields__, "id"]
-    upsert(
-        connection,
-        schema.incidents,
-        [{name: getattr(incident, name) for name in names} for incident in newest.values()],
-    )
-    alerts = [Alert.of(turn, rules.symbol(turn.incident.coin), raised_at=at, run_id=run_id) for turn in transitions]
+    if not transitions:
+        return []
+    newest = {(each.incident.coin, each.incident.currency, each.incident.rule): each.incident for each in transitions}
+    rows = [{name: getattr(incident, name) for name in (*_FIELDS, "id")} for incident in newest.values()]
+    # A new incident starts without the acknowledgement of the one before it; a transition of the same one keeps it.
+    key = [_i[name] == bindparam(f"new_{name}") for name in ("coin", "currency", "rule")]
+    before = delete(schema.incidents).where(*key, _i.id != bindparam("new_id"))
+    connection.execute(before, [{f"new_{name}": value for name, value in row.items()} for row in rows])
+    upsert(connection, schema.incidents, rows)
+    alerts = [Alert.of(each, rules.symbol(each.incident.coin), raised_at=at, run_id=run_id) for each in transitions]
     store_alerts(connection, alerts)
     return alerts
 
 
 def see_quarantine(connection: Connection, currency: str, now: datetime) -> list[Transition]:
-    """What the values that are held back change, of every coin that has some since its last incident."""
-    memory = read_memory(connection, currency)
-    held: dict[str, list[HeldValue]] = defaultdict(list)
-    query = select(schema.quarantine).where(_q.currency == currency, _q.source == "live")
-    for row in connection.execute(query.order_by(_q.coin, _q.ts)):
-        last = memory[row.coin].get("bad_value")
-        if last is None or (row.ts >= last.opened_at if last.is_open else row.ts > last.changed_at):
-            confirmed_at = row.decided_at if row.decided_by == CONFIRMED else None
-            held[row.coin].append(HeldValue(row.ts, row.value, row.reason, confirmed_at, row.state != "held"))
+    """Return what quarantined values change: those of an open incident, or since the last one, of each coin."""
+    live = schema.prices.alias()
+    newest = (
+        select(live.c.ts)
+        .where(live.c.coin == _q.coin, live.c.currency == _q.currency, live.c.source == "live")
+        .order_by(live.c.ts.desc())
+        .limit(1)
+    )
+    own = and_(_i.coin == _q.coin, _i.currency == _q.currency, _i.rule == "bad_value")
+    accepted = and_(_p.coin == _q.coin, _p.currency == _q.currency, _p.ts == newest.scalar_subquery())
+    is_open = _i.state.in_(OPEN)
+    query = (
+        select(schema.quarantine, _p.ts.label("accepted_ts"), _p.price.label("accepted_price"))
+        .add_columns(*(_i[name].label(f"incident_{name}") for name in _FIELDS))
+        .select_from(schema.quarantine.outerjoin(schema.incidents, own).outerjoin(schema.prices, accepted))
+        .where(_q.currency == currency, _q.source == "live")
+        .where(or_(_i.coin.is_(None), and_(is_open, _q.ts >= _i.opened_at), and_(~is_open, _q.ts > _i.changed_at)))
+        .order_by(_q.coin, _q.ts)
+    )
     transitions: list[Transition] = []
-    for coin, values in held.items():
-        live = select(_p.ts, _p.price).where(_p.coin == coin, _p.currency == currency, _p.source == "live")
-        newest = connection.execute(live.where(_p.ts == _newest(coin, currency))).one_or_none()
-        accepted = None if newest is None else (newest.ts, float(newest.price))
-        last = memory[coin].get("bad_value")
-        transitions += decide_bad_values(last, coin, currency, values, accepted, now)
+    for coin, rows in groupby(connection.execute(query).mappings(), key=lambda row: str(row["coin"])):
+        values = list(rows)
+        last = Incident(*(values[0][f"incident_{name}"] for name in _FIELDS)) if values[0]["incident_coin"] else None
+        price = (values[0]["accepted_ts"], float(values[0]["accepted_price"])) if values[0]["accepted_ts"] else None
+        transitions += decide_bad_value(last, coin, currency, [_quarantined(row) for row in values], price, now)
     return transitions
 
 
-def _newest(coin: str, currency: str) -> Any:
-    live = (_p.coin == coin, _p.currency == currency, _p.source == "live")
-    return select(func.max(_p.ts)).where(*live).scalar_subquery()
+def _quarantined(row: RowMapping) -> QuarantinedValue:
+    is_confirmed = row["decided_by"] == CONFIRMED
+    return QuarantinedValue(row["ts"], row["value"], row["reason"], is_confirmed, row["state"] != "held")
+
+
+def _undecided(connection: Connection, currency: str) -> list[dict[str, Any]]:
+    """Return the live prices of pending detection with their statistics, by coin and time."""
+    work = and_(_w.step == "detection", _w.coin == _s.coin, _w.currency == _s.currency, _w.since <= _s.ts)
+    live = and_(_p.coin == _s.coin, _p.currency == _s.currency, _p.ts == _s.ts, _p.source == "live")
+    query = (
+        select(schema.price_statistics, _p.last_updated_at, _p.fetched_at)
+        .select_from(schema.pending_work.join(schema.price_statistics, work).join(schema.prices, live))
+        .where(_w.currency == currency)
+        .order_by(_s.coin, _s.ts)
+    )
+    return [{**row, "age_minutes": _age_minutes(row)} for row in connection.execute(query).mappings()]
+
+
+def _age_minutes(row: RowMapping) -> float | None:
+    if row["last_updated_at"] is None or row["fetched_at"] is None:
+        return None
+    return float((row["fetched_at"] - row["last_updated_at"]).total_seconds() / 60)
 
 
 def detect_anomalies(app: "App", run_id: str) -> list[str]:
@@ -105,21 +140,23 @@ def detect_anomalies(app: "App", run_id: str) -> list[str]:
         The messages of the new alerts.
     """
     now = app.clock()
-    raised = []
+    transitions: list[Transition] = []
+    learning = []
     with app.warehouse.begin() as connection:
         for currency, since in pending_work(connection, "detection").items():
             memory = read_memory(connection, currency)
-            history = read_history(connection, currency, since, CONTEXT)
-            for coin, seen in observe(history, currency, since, app.rules):
-                transitions = decide_all(memory.get(coin, {}), seen, app.rules.for_coin(coin))
-                raised += store_transitions(connection, transitions, app.rules, at=now, run_id=run_id)
-            for name, samples in history.groupby("coin")["sigma_samples"].last().fillna(0).items():
-                enough = app.rules.for_coin(str(name)).warm_up_samples
-                if samples < enough:
-                    log.info("%s: learning, %d of %d", name, samples, enough)
+            for coin, rows in groupby(_undecided(connection, currency), key=lambda row: str(row["coin"])):
+                rules = app.rules.for_coin(coin)
+                prices = list(rows)
+                transitions += decide_all(memory[coin], [observe(row, rules) for row in prices], rules)
+                if prices[-1]["sigma_samples"] < rules.warm_up_samples:
+                    learning.append(f"{coin}: learning, {prices[-1]['sigma_samples']} of {rules.warm_up_samples}")
             clear_work(connection, "detection", currency, since)
-        held = see_quarantine(connection, app.settings.currency, now)
-        raised += store_transitions(connection, held, app.rules, at=now, run_id=run_id)
+        raised = store_transitions(connection, transitions, app.rules, at=now, run_id=run_id)
+        quarantined = see_quarantine(connection, app.settings.currency, now)
+        raised += store_transitions(connection, quarantined, app.rules, at=now, run_id=run_id)
+    if learning:
+        log.info("no market alerts during the warm-up: %s", "; ".join(learning))
     for alert in raised:
         log.warning("alert %s: %s", alert.id, alert.message)
     return [alert.message for alert in raised]

@@ -1,8 +1,8 @@
 """The archive: every answer of the API byte for byte, written once (contract, section 5; design, decision 1).
 
-A snapshot is three things: the body, the rows that were taken from it, and a line in the manifest, which is chained by
-hashes. A crash may come between any two of them, so all three are first written into one pending file, as a whole or
-not at all; from there they are put in place, by this run or by the next one that asks for the snapshot.
+A snapshot is three things: the body, the rows read from it, and a line in the manifest, which is chained by hashes. A
+crash may come between any two of them, so all three are first written into one pending file, as a whole or not at all;
+from there they are published, by this run or by the next one that needs the snapshot.
 """
 
 import base64
@@ -27,7 +27,7 @@ from coinwatch.times import compact_time
 log = logging.getLogger(__name__)
 
 FIRST_PREVIOUS = "0" * 64
-"""What stands for "the line before" in the manifest's first line."""
+"""Stands for the hash of the line before in the manifest's first line."""
 
 _NAME = re.compile(r"\d{8}T\d{6}Z(-[A-Za-z0-9._-]+)?")
 
@@ -58,7 +58,7 @@ class Answer:
 
 
 def snapshot_name(as_of: datetime, suffix: str = "") -> str:
-    """The name of a run's snapshot: its as-of time, and what tells several of one run apart."""
+    """Return the name of a run's snapshot: its as-of time, with a suffix where a run has several."""
     return f"{compact_time(as_of)}-{suffix}" if suffix else compact_time(as_of)
 
 
@@ -75,26 +75,26 @@ class Archive:
         self._pending = folder / ".pending"
 
     def has(self, name: str) -> bool:
-        """Tell whether a snapshot is there, putting in place one that a crash left pending."""
+        """Return whether a snapshot exists, publishing one that a crash left pending."""
         with locked(self.manifest):
             return self._complete(name)
 
     def save(self, name: str, answer: Answer, rows: Sequence[RawPrice]) -> bool:
-        """Write a snapshot, unless there is one of this name already: the first one stays.
+        """Write a snapshot, unless one of this name exists: the first one stays.
 
         Args:
             name: By ``snapshot_name``.
             answer: What the API answered.
-            rows: What was taken from it; none from an answer that was refused.
+            rows: Read from it; none from an answer that is an error.
 
         Returns:
             Whether it was written.
         """
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no snapshot name")
+            raise ValueError(f"{name!r} is not a snapshot name")
         with locked(self.manifest):
             if self._complete(name):
-                log.warning("snapshot %s is there already and stays as it is; another answer for it is dropped", name)
+                log.warning("snapshot %s exists and stays unchanged; a second answer for it is dropped", name)
                 return False
             content = {"answer": asdict(answer) | {"body": base64.b64encode(answer.body).decode()}}
             content["rows"] = {"csv": format_raw_prices(rows)}
@@ -104,7 +104,7 @@ class Archive:
             return True
 
     def save_refused(self, as_of: datetime, suffix: str, answer: Answer) -> str:
-        """Keep an answer that no price could be taken from, under the next free number of its run.
+        """Archive an answer without any price under the next free number of its run.
 
         Returns:
             Its name.
@@ -113,13 +113,13 @@ class Archive:
             name = snapshot_name(as_of, f"{suffix}-{number}")
             if not self.has(name) and self.save(name, answer, []):
                 return name
-        raise AssertionError("numbers do not end")
+        raise AssertionError("unreachable: the numbers are infinite")
 
     def rows(self, name: str) -> list[RawPrice]:
-        """The rows that were taken from a snapshot.
+        """Return the rows of a snapshot.
 
         Raises:
-            ArchiveError: There is no such snapshot.
+            ArchiveError: The snapshot does not exist.
         """
         path = self.folder / f"{name}.csv"
         try:
@@ -129,10 +129,10 @@ class Archive:
         return list(parse_raw_prices(lines))
 
     def _complete(self, name: str) -> bool:
-        """Put a pending snapshot in place; tell whether the snapshot is there. The caller holds the lock."""
+        """Publish a pending snapshot; return whether the snapshot exists. The caller holds the lock."""
         pending = self._pending / name
         if pending.exists():
-            log.warning("snapshot %s was left half-way by a crash; it is put in place now", name)
+            log.warning("snapshot %s was left pending by a crash; it is published now", name)
             self._publish(name, json.loads(pending.read_bytes()), recovering=True)
             pending.unlink()
             return True
@@ -146,9 +146,9 @@ class Archive:
             with contextlib.suppress(FileExistsError):
                 create_file(path, part)
             if path.read_bytes() != part:
-                raise ArchiveError(f"{path} is there with another content: snapshots are never replaced. Move it away")
+                raise ArchiveError(f"{path} has other content: snapshots are never replaced. Move it away")
         # Only a crash right after the line was written can bring a snapshot here twice.
-        if recovering and self._stands_in_manifest(name):
+        if recovering and self._is_in_manifest(name):
             return
         self._append_to_manifest(
             {
@@ -168,7 +168,7 @@ class Archive:
         entry["previous_sha256"] = self._last_line_hash()
         append_lines(self.manifest, json.dumps(entry).encode() + b"\n")
 
-    def _stands_in_manifest(self, name: str) -> bool:
+    def _is_in_manifest(self, name: str) -> bool:
         if not self.manifest.exists():
             return False
         cut_torn_line(self.manifest)

@@ -1,1 +1,1 @@
-"""The CoinGecko API: requests within its limits, and what its answers mean."""
+"""The CoinGecko API: requests within its limits, and the meaning of its answers."""

@@ -1,8 +1,8 @@
-"""The CoinGecko client: one request, one answer, whatever the answer says."""
+"""The CoinGecko client: one request, one answer, not judged yet."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlencode
 
 import requests
@@ -10,18 +10,11 @@ from urllib3.exceptions import HTTPError
 
 from coinwatch import __version__
 from coinwatch.archive.snapshots import Answer
-from coinwatch.coingecko.budget import HISTORY, PRICES, Budget
-from coinwatch.coingecko.errors import RateLimited, Unavailable
+from coinwatch.coingecko.errors import Unavailable
 from coinwatch.times import format_time
 
-COINS_PER_REQUEST = 250
-"""As many as CoinGecko's lists take in one page; more are asked for in several requests."""
-
-
-def requests_per_hour(coins: int) -> int:
-    """Requests that the prices of so many coins need."""
-    return -(-coins // COINS_PER_REQUEST)
-
+if TYPE_CHECKING:
+    from coinwatch.coingecko.requests import RequestMeter
 
 TIMEOUT = (5.0, 30.0)
 """Seconds to connect, and between two bytes of the answer."""
@@ -48,34 +41,25 @@ _HEADERS_THAT_MATTER = (
     "x-request-id",
 )
 
-Plan = Literal["demo", "pro"]
+Plan = Literal["keyless", "demo", "pro"]
 
-PER_MINUTE: Mapping[str, int] = {"keyless": 5, "demo": 30, "pro": 250}
+PER_MINUTE: Mapping[Plan, int] = {"keyless": 5, "demo": 30, "pro": 250}
 """Requests a minute that CoinGecko names for each plan; 100 a minute have been seen to work with a demo key."""
 
-PER_MONTH: Mapping[str, int] = {"demo": 10_000}
+PER_MONTH: Mapping[Plan, int] = {"demo": 10_000}
 """Requests a month, where one number holds for the plan; each paid plan has another one."""
 
-
-class Meter(Protocol):
-    """Lets requests through one after the other, and counts them."""
-
-    def admit(self, endpoint: str) -> float:
-        """Wait for the turn; or tell the seconds for which nobody may ask."""
-
-    def hold_off(self, seconds: float) -> None:
-        """Let nobody ask for so long."""
-
-    def budget(self, per_hour: int) -> Budget:
-        """What the month costs, if an hour needs so many requests."""
+HISTORY_DAYS: Mapping[Plan, int] = {"keyless": 365, "demo": 365}
+"""Days of history that a plan includes (error 10012 beyond); paid plans have years."""
 
 
 class CoinGeckoClient:
-    """Asks CoinGecko and brings back what it said, unjudged.
+    """Sends requests to CoinGecko and returns its answers.
 
     Attributes:
         base_url: For example ``https://api.coingecko.com/api/v3``.
-        meter: Gives each request its turn.
+        meter: Paces and counts the requests.
+        plan: keyless, demo or pro.
     """
 
     def __init__(
@@ -83,13 +67,14 @@ class CoinGeckoClient:
         base_url: str,
         *,
         clock: Callable[[], datetime],
-        meter: Meter,
+        meter: "RequestMeter",
         api_key: str = "",
         plan: Plan = "demo",
         timeout: tuple[float, float] = TIMEOUT,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.meter = meter
+        self.plan: Plan = plan if api_key else "keyless"
         self._clock = clock
         self._timeout = timeout
         self._api_key = api_key
@@ -99,14 +84,14 @@ class CoinGeckoClient:
             self._session.headers[KEY_HEADERS[plan]] = api_key
 
     def simple_price(self, coins: Sequence[str], currency: str) -> Answer:
-        """Ask ``/simple/price`` for the current prices of up to 250 coins, with every digit.
+        """Request the current prices of up to 250 coins from ``/simple/price``, with every digit.
 
         Raises:
-            RateLimited: CoinGecko has asked to wait, and the time is not over; nothing was asked.
+            RateLimited: An earlier Retry-After has not passed; no request was sent.
             Unavailable: No answer came.
         """
         return self._get(
-            PRICES,
+            "prices",
             "/simple/price",
             {
                 "ids": ",".join(coins),
@@ -120,14 +105,14 @@ class CoinGeckoClient:
         )
 
     def market_chart_range(self, coin: str, currency: str, start: datetime, end: datetime) -> Answer:
-        """Ask ``/coins/{id}/market_chart/range`` for a window; of 2 to 90 days, its points are about an hour apart.
+        """Request a window of ``/coins/{id}/market_chart/range``; of 2 to 90 days, its points are an hour apart.
 
         Raises:
-            RateLimited: CoinGecko has asked to wait, and the time is not over; nothing was asked.
+            RateLimited: An earlier Retry-After has not passed; no request was sent.
             Unavailable: No answer came.
         """
         return self._get(
-            HISTORY,
+            "history",
             f"/coins/{coin}/market_chart/range",
             {
                 "vs_currency": currency,
@@ -138,12 +123,7 @@ class CoinGeckoClient:
         )
 
     def _get(self, endpoint: str, path: str, params: Mapping[str, str]) -> Answer:
-        closed = self.meter.admit(endpoint)
-        if closed:
-            raise RateLimited(
-                f"CoinGecko has asked to wait, and is not asked for {endpoint} before another {closed:.0f} s are over",
-                retry_after=closed,
-            )
+        self.meter.wait_turn(endpoint)
         request = f"GET {self.base_url}{path}?{urlencode(params, safe=',')}"
         try:
             # A redirect would carry the key to another host.
@@ -151,12 +131,12 @@ class CoinGeckoClient:
                 self.base_url + path, params=params, timeout=self._timeout, allow_redirects=False
             )
         except (requests.RequestException, HTTPError) as error:
-            # Where there is one, the cause itself: the text around it is the address once more.
+            # The cause itself, where there is one: the text around it repeats the address.
             cause = getattr(error.args[0], "reason", error) if error.args else error
             reason = self._without_key(f"{type(error).__name__}: {cause}")
             raise Unavailable(
-                f"no answer from CoinGecko to {request}: {reason}. It is asked again later; if this lasts, check the "
-                "network and the host in the connection coingecko_default"
+                f"no answer from CoinGecko to {request}: {reason}. Retry later; if this lasts, check the network and "
+                "the host in the connection coingecko_default"
             ) from None
         matter = [name for name in _HEADERS_THAT_MATTER if name in response.headers]
         headers = {name: self._without_key(response.headers[name])[:200] for name in matter}

@@ -1,34 +1,54 @@
-"""Requests to CoinGecko, counted and kept apart by all workers together: its plans limit both minute and month."""
+"""Requests to CoinGecko: paced and counted in the warehouse for all workers together, and the month's budget."""
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import OperationalError
 
-from coinwatch.coingecko.budget import DAY, RECENT, Budget, forecast_month, month_start
+from coinwatch.coingecko.errors import RETRY_AFTER_MAX, RateLimited
+from coinwatch.times import HOUR
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import increment, lock_table, upsert
 
+if TYPE_CHECKING:
+    from coinwatch.app import App
+
 log = logging.getLogger(__name__)
 
-API = "coingecko"
+NAME = "coingecko"
+"""Of the row in ``rate_limits``."""
+
+COINS_PER_REQUEST = 250
+"""As many as CoinGecko's lists have in one page."""
+
+PRICES, HISTORY = "prices", "history"
+"""Endpoints, as requests are counted by them."""
 
 WAIT_MAX = timedelta(minutes=5)
-"""No turn is further away than this; if one seems to be, a clock was wrong when it was given."""
+"""A next request further away than this was set by a wrong clock."""
 
-CLOSED_MAX = timedelta(hours=1)
-"""No answer has asked to wait so long; a longer wait is cut, because one wrong header must not stop all hours."""
+BACKOFF_MAX = timedelta(seconds=RETRY_AFTER_MAX)
+
+DAY = timedelta(days=1)
+
+RECENT = 7 * DAY
+"""The days that the forecast is based on."""
+
+WARN_SHARE = 0.8
+"""Part of a month's requests from which on operators are notified."""
 
 
 class RequestMeter:
-    """Gives each request its turn, and counts it before it is sent: CoinGecko counts errors too.
+    """Paces and counts requests before they are sent: CoinGecko counts errors too.
 
     Attributes:
         interval: Least time between two requests.
-        monthly_limit: Requests that the plan allows in a month; none if that is not known.
+        monthly_limit: Requests that the plan allows in a month; None if that is not known.
     """
 
     def __init__(
@@ -46,74 +66,118 @@ class RequestMeter:
         self._clock = clock
         self._sleep = sleep
 
-    def admit(self, endpoint: str) -> float:
-        """Wait for the turn of a request, and count it.
+    def wait_turn(self, endpoint: str) -> None:
+        """Count a request and sleep until it may be sent.
 
-        Args:
-            endpoint: What it asks for, by which the warehouse counts.
-
-        Returns:
-            0, or the seconds for which nobody may ask, because CoinGecko has asked to wait; then nothing was counted.
+        Raises:
+            RateLimited: An earlier answer had Retry-After, and that time has not passed; nothing is counted.
         """
         try:
             with self._open_warehouse().begin() as connection:
-                closed, turn = self._take_turn(connection, endpoint)
+                wait = self._reserve(connection, endpoint)
         except OperationalError as error:
             # A price that is not fetched now is lost; a request that is not counted is not.
             log.error(
-                "the warehouse cannot be reached (%s): this request is neither counted nor kept apart from those of "
-                "other workers. Check the connection warehouse_default",
+                "warehouse unavailable (%s): this request is neither counted nor paced. Check the connection "
+                "warehouse_default",
                 error.orig,
             )
-            return 0
-        if closed:
-            return closed
-        wait = (turn - self._clock()).total_seconds()
+            return
         if wait > 0:
-            log.info("waiting %.1f s for the turn of this request", wait)
+            log.info("%s: next request in %.1f s", endpoint, wait)
             self._sleep(wait)
-        return 0
 
-    def _take_turn(self, connection: Connection, endpoint: str) -> tuple[float, datetime]:
+    def _reserve(self, connection: Connection, endpoint: str) -> float:
+        """Return the seconds until the request may be sent."""
         now = self._clock()
-        table = schema.api_turns
+        table = schema.rate_limits
         lock_table(connection, table)
-        state = connection.execute(select(table).where(table.c.api == API)).one_or_none()
-        if state is not None and state.closed_until is not None and now < state.closed_until <= now + CLOSED_MAX:
-            return (state.closed_until - now).total_seconds(), now
+        row = connection.execute(select(table).where(table.c.name == NAME)).one_or_none()
+        if row is not None and row.retry_at is not None and now < row.retry_at <= now + BACKOFF_MAX:
+            seconds = (row.retry_at - now).total_seconds()
+            raise RateLimited(f"{endpoint}: CoinGecko rate limit, retry in {seconds:.0f} s", retry_after=seconds)
         turn = now
-        if state is not None and state.next_at <= now + WAIT_MAX:
-            turn = max(now, state.next_at)
-        upsert(connection, table, [{"api": API, "next_at": turn + self.interval, "closed_until": None}])
+        if row is not None and row.next_at is not None and row.next_at <= now + WAIT_MAX:
+            turn = max(now, row.next_at)
+        upsert(connection, table, [{"name": NAME, "next_at": turn + self.interval, "retry_at": None}])
         day = now.replace(hour=0, minute=0, second=0, microsecond=0)
         increment(connection, schema.api_requests, {"day": day, "endpoint": endpoint}, "requests")
-        return 0, turn
+        return (turn - now).total_seconds()
 
-    def hold_off(self, seconds: float) -> None:
-        """Let nobody ask for some time: an answer said so, and every request before that counts and is refused."""
-        until = self._clock() + min(timedelta(seconds=seconds), CLOSED_MAX)
+    def back_off(self, seconds: float) -> None:
+        """Let no worker send a request for some time: CoinGecko counts and refuses every earlier one."""
+        until = self._clock() + min(timedelta(seconds=seconds), BACKOFF_MAX)
         try:
             with self._open_warehouse().begin() as connection:
-                upsert(connection, schema.api_turns, [{"api": API, "next_at": until, "closed_until": until}])
+                upsert(connection, schema.rate_limits, [{"name": NAME, "next_at": until, "retry_at": until}])
         except OperationalError as error:
-            log.error("the warehouse cannot be reached (%s): other workers are not told to wait", error.orig)
+            log.error("warehouse unavailable (%s): other workers do not back off", error.orig)
 
-    def budget(self, per_hour: int) -> Budget:
-        """What this month has cost so far, and what it will have cost at its end.
 
-        Args:
-            per_hour: Requests that the prices of one hour need.
-        """
-        now = self._clock()
-        with self._open_warehouse().begin() as connection:
-            counts = requests_since(connection, month_start(now) - RECENT - DAY)
-        return forecast_month(counts, now, per_hour, self.monthly_limit)
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A month's requests.
+
+    Attributes:
+        used: Requests of this month so far.
+        forecast: Requests of the whole month at the rate of the last days.
+        limit: What the plan allows in a month; None if that is not known.
+    """
+
+    used: int
+    forecast: int
+    limit: int | None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether four fifths are used, or the month will need more than the plan allows."""
+        return self.limit is not None and (self.used >= WARN_SHARE * self.limit or self.forecast > self.limit)
+
+    def __str__(self) -> str:
+        """Return it for logs and messages."""
+        month = f"{self.used:,} requests to CoinGecko this month, forecast {self.forecast:,}"
+        return f"{month}; the plan allows {self.limit:,}" if self.limit is not None else f"{month}; no limit is set"
+
+
+def budget(app: "App") -> Budget:
+    """Return this month's requests to CoinGecko, used and forecast."""
+    now = app.clock()
+    with app.warehouse.begin() as connection:
+        counts = requests_since(connection, month_start(now) - RECENT - DAY)
+    per_hour = -(-len(app.settings.coins) // COINS_PER_REQUEST)
+    return forecast_month(counts, now, per_hour, app.client.meter.monthly_limit)
 
 
 def requests_since(connection: Connection, start: datetime) -> dict[datetime, dict[str, int]]:
-    """Requests from a day on: midnight → endpoint → how many."""
+    """Return the requests from a day on: midnight → endpoint → count."""
     table = schema.api_requests
     counts: dict[datetime, dict[str, int]] = defaultdict(dict)
     for row in connection.execute(select(table).where(table.c.day >= start).order_by(table.c.day)):
         counts[row.day][row.endpoint] = row.requests
     return dict(counts)
+
+
+def month_start(now: datetime) -> datetime:
+    """Return midnight of the month's first day."""
+    return now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def forecast_month(
+    counts: Mapping[datetime, Mapping[str, int]], now: datetime, per_hour: int, limit: int | None
+) -> Budget:
+    """Return a month's budget: the requests so far, and those of the rest at the rate of the last days.
+
+    The rest has at least one poll an hour. Requests for history are not extrapolated: they fill a gap once.
+
+    Args:
+        counts: Midnight → endpoint → requests, of this month and of the 7 days before today.
+        now: The present.
+        per_hour: Requests that one poll needs.
+        limit: Requests that the plan allows in a month.
+    """
+    start = month_start(now)
+    end = month_start(start + 32 * DAY)
+    used = sum(sum(endpoints.values()) for day, endpoints in counts.items() if day >= start)
+    recent = [endpoints.get(PRICES, 0) for day, endpoints in counts.items() if now - RECENT - DAY < day <= now - DAY]
+    hourly = max(float(per_hour), sum(recent) / len(recent) / (DAY / HOUR) if recent else 0.0)
+    return Budget(used, used + round(hourly * ((end - now) / HOUR)), limit)

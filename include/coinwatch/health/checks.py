@@ -29,7 +29,7 @@ from coinwatch.warehouse import schema
 
 if TYPE_CHECKING:
     from coinwatch.app import App
-    from coinwatch.coingecko.budget import Budget
+    from coinwatch.coingecko.requests import Budget
     from coinwatch.rules import RuleBook
 
 log = logging.getLogger(__name__)
@@ -45,9 +45,6 @@ UNDELIVERED_AFTER = timedelta(hours=1)
 
 BACKLOG_AFTER = timedelta(hours=2)
 """Uploads that have been waiting for so long have been left by more than one run."""
-
-UNKNOWN_PULLS = 3
-"""So many answers in a row that do not have a coin are no accident."""
 
 FORGET_AFTER = timedelta(days=2)
 """A failed task that has neither failed nor gone through for so long does not run any more."""
@@ -93,7 +90,6 @@ class Watch:
             self._late_run,
             self._undelivered,
             self._uploads,
-            self._unknown_coins,
             self._held_values,
             *self._budget_check(),
             *self.more_checks,
@@ -202,34 +198,6 @@ class Watch:
             at=now,
             lasting=BACKLOG_AFTER,
         )
-
-    def _unknown_coins(self, connection: Connection, now: datetime) -> None:
-        c = schema.feed_conditions.c
-        query = select(c.coin, c.since, c.pulls).where(
-            c.condition == "unknown_id", c.ended_at.is_(None), c.currency == self.settings.currency
-        )
-        unknown = {row.coin: row for row in connection.execute(query) if row.coin in self.settings.coins}
-        for trouble in open_troubles(connection):
-            kind, _, coin = trouble.key.partition(":")
-            if kind == "unknown" and coin not in unknown:
-                end_trouble(
-                    connection, trouble.key, now, f"CoinGecko knows {coin} again, or it is not watched any more."
-                )
-        left = ", ".join(coin for coin in self.settings.coins if coin not in unknown) or "none"
-        for coin, row in unknown.items():
-            # One answer may have lost it.
-            if row.pulls < UNKNOWN_PULLS:
-                continue
-            raise_trouble(
-                connection,
-                f"unknown:{coin}",
-                title=f"CoinGecko does not know {coin}",
-                what=f"{row.pulls} answers in a row do not have it, since {told_time(row.since)}. "
-                f"Ids that are left: {left}.",
-                action=f"It was renamed or delisted: look for it on coingecko.com, and put its new id in the place of "
-                f"{coin} into COINWATCH_COINS, or take it out. The other coins are not concerned.",
-                at=now,
-            )
 
     def _held_values(self, connection: Connection, now: datetime) -> None:
         """Alert of values that were held back where no price came that would have started `process_prices`."""

@@ -1,197 +1,226 @@
-"""The history branch of `ingest_prices`: finding the hours that a raw log does not have, and taking them in.
+"""The steps of `heal_history`: fill gaps from CoinGecko's history.
 
-Every gap stands in the warehouse's ledger with what was tried. One that cannot be filled is asked for again after a
-pause that doubles, so it costs no request every hour, and it never fails a run.
+Hours without a price are requested again after a backoff that doubles, so they cost no request every hour, and they
+never fail a run.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
-
-from coinwatch.archive.raw_log import stored_timestamps
-from coinwatch.archive.snapshots import Answer, Archive, snapshot_name
-from coinwatch.coingecko.answers import full_hours, read_history
-from coinwatch.coingecko.client import CoinGeckoClient
-from coinwatch.coingecko.errors import BeyondPlan, CoinGeckoError, RateLimited, UnknownCoin
-from coinwatch.ingest.gaps import Fate, GapLedger, Refusal
+from coinwatch.archive.snapshots import Answer, snapshot_name
+from coinwatch.coingecko.answers import read_history
+from coinwatch.coingecko.errors import BeyondPlan, CoinGeckoError, UnknownCoin
+from coinwatch.errors import WrongOrder
+from coinwatch.ingest import gaps
+from coinwatch.ingest.stored import stored_times
 from coinwatch.record import RawPrice
-from coinwatch.settings import HISTORY_DAYS_MAX, Settings
-from coinwatch.times import HOUR, compact_time, format_time, parse_time
+from coinwatch.times import HOUR, ceil_hour, compact_time, format_time, parse_time
+
+if TYPE_CHECKING:
+    from coinwatch.app import App
 
 log = logging.getLogger(__name__)
 
-LATE = timedelta(minutes=15)
-"""From this age of the as-of time on, the price of now would be wrong for it."""
+SETTLED = timedelta(hours=2)
+"""After this long the history has an hour if it ever will: CoinGecko caches it for half an hour."""
 
 WINDOW_MIN = timedelta(days=2)
 WINDOW_MAX = timedelta(days=90)
 """Windows of this length have points about an hour apart; shorter ones may not, longer ones have one a day."""
 
 NOW_MARGIN = timedelta(minutes=5)
-"""A window that ends so close to now has the price of now as its last point."""
+"""The last point of a window that ends so close to now is the price of now."""
+
+CHUNKS_MAX = 16
+
+CHUNK_TIME = timedelta(minutes=8)
+"""A chunk has no more requests than fit into this time: between two chunks the live poll gets the pool."""
+
+CHUNK_REQUESTS_MAX = 100
+
+Window = dict[str, str]
+"""``coin``, and the ``first`` and ``last`` of its hours to request: one request."""
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """The collaborators of the steps.
+def plan_history(app: "App", as_of: datetime, params: Mapping[str, Any] | None = None) -> list[list[Window]]:
+    """Return the requests for the hours that are due, in at most 16 chunks; the rest is left to the next run.
 
-    Attributes:
-        settings: What the environment decides.
-        client: Asks CoinGecko.
-        archive: Keeps what it says.
-        warehouse: Opens it; the ledger of gaps is in it.
-        clock: Tells the time.
+    Args:
+        app: The app.
+        as_of: The run's as-of time.
+        params: ``coins`` (comma-separated), ``start`` and ``end``: if any is set, only these hours; they are checked
+            once more, and requested whatever their backoff.
+
+    Raises:
+        WrongOrder: A param is wrong.
     """
+    coins, span = _read_params(app, as_of, params or {})
+    if params and any(params.values()):
+        gaps.check_hours(app, {coin: [span] for coin in coins})
+        gaps.end_backoff(app, coins, span)
+    per_chunk = max(1, min(CHUNK_REQUESTS_MAX, int(CHUNK_TIME / app.client.meter.interval)))
+    with app.warehouse.begin() as connection:
+        due = gaps.due_gaps(connection, app.settings.currency, coins, app.clock(), span)
+    windows: list[Window] = []
+    for coin, rows in groupby(due, key=lambda row: row.coin):
+        runs = [(max(row.first_hour, span[0]), min(row.last_hour, span[1] - HOUR)) for row in rows]
+        windows += split_windows(coin, runs)
+        if len(windows) > CHUNKS_MAX * per_chunk:
+            log.info("%d requests are planned, the rest is left to the next run", CHUNKS_MAX * per_chunk)
+            break
+    return [windows[number : number + per_chunk] for number in range(0, len(windows), per_chunk)][:CHUNKS_MAX]
 
-    settings: Settings
-    client: CoinGeckoClient
-    archive: Archive
-    warehouse: Callable[[], Engine]
-    clock: Callable[[], datetime]
 
-    def find_gaps(self, as_of: datetime) -> list[dict[str, str]]:
-        """Find the windows of history that have every missing hour that is worth a request.
+def _read_params(app: "App", as_of: datetime, params: Mapping[str, Any]) -> tuple[list[str], gaps.Span]:
+    wanted = {coin.strip() for coin in (params.get("coins") or "").split(",") if coin.strip()}
+    unknown = sorted(wanted - set(app.settings.coins))
+    if unknown:
+        raise WrongOrder(f"{', '.join(unknown)}: not in COINWATCH_COINS ({', '.join(app.settings.coins[:20])})")
+    try:
+        start, end = (parse_time(params[name]) if params.get(name) else None for name in ("start", "end"))
+    except ValueError as error:
+        raise WrongOrder(f"start and end: {error}") from None
+    since = ceil_hour(start) if start else gaps.earliest_hour(app, as_of)
+    return [coin for coin in app.settings.coins if not wanted or coin in wanted], (
+        since,
+        ceil_hour(min(end or as_of, as_of)),
+    )
 
-        Full hours count, from ``COINWATCH_HISTORY_DAYS`` ago up to the as-of time. There is one window for each coin
-        and 90 days at most.
 
-        Returns:
-            Windows to map over: coin, and first and last missing hour.
-        """
-        now = self.clock()
-        start = self._earliest(as_of)
-        windows = []
-        with self.warehouse().begin() as connection:
-            ledger = GapLedger(connection, self.settings.currency)
-            for coin in self.settings.coins:
-                missing = self._missing_hours(coin, start, as_of)
-                fates = ledger.see_missing(coin, missing, start, as_of, now)
-                due = [hour for hour in missing if fates[hour].is_due(now)]
-                if len(missing) > len(due):
-                    log.info(
-                        "%s: %d missing hours are in the pause before their next try", coin, len(missing) - len(due)
-                    )
-                for first, last in _windows(due):
-                    log.info("%s: hours are missing from %s to %s", coin, format_time(first), format_time(last))
-                    windows.append({"coin": coin, "first": format_time(first), "last": format_time(last)})
-        return windows
+def split_windows(coin: str, runs: Iterable[tuple[datetime, datetime]]) -> list[Window]:
+    """Return the windows of 90 days at most that have some runs of hours, given by first and last, in order."""
+    windows: list[tuple[datetime, datetime]] = []
+    for run_first, last in runs:
+        first = run_first
+        while first <= last:
+            start = windows.pop()[0] if windows and first < windows[-1][0] + WINDOW_MAX else first
+            end = min(last, start + WINDOW_MAX - HOUR)
+            windows.append((start, end))
+            first = end + HOUR
+    return [{"coin": coin, "first": format_time(first), "last": format_time(last)} for first, last in windows]
 
-    def fetch_history(self, as_of: datetime, window: dict[str, str]) -> str | None:
-        """Archive the missing hours of one window.
 
-        Returns:
-            The name of the snapshot; none if nothing is missing any more, or nothing can be had: then the ledger of
-            gaps says why.
-        """
-        coin, first, last = window["coin"], parse_time(window["first"]), parse_time(window["last"])
-        name = snapshot_name(as_of, f"history-{coin}-{compact_time(first)}")
-        # Another run may have filled the gap since it was found.
-        missing = self._missing_hours(coin, max(first, self._earliest(as_of)), last + HOUR)
-        if not self.archive.has(name):
-            if not missing:
-                return None
-            try:
-                self.archive.save(name, *self.ask(as_of, name, coin, missing))
-            except (BeyondPlan, UnknownCoin) as error:
-                self._give_up(coin, missing, error, name)
-                return None
-        self._note_answer(coin, missing, name)
-        return name
+def fetch_history(app: "App", as_of: datetime, windows: Sequence[Window]) -> int:
+    """Archive the missing hours of some windows, one request for each.
 
-    def _give_up(self, coin: str, missing: Sequence[datetime], error: CoinGeckoError, name: str) -> None:
-        beyond = isinstance(error, BeyondPlan)
-        if beyond and missing[-1] - missing[0] > WINDOW_MIN:
-            # The limit lies somewhere in this window: the newer half is asked for by the next run.
-            middle = missing[0] + (missing[-1] - missing[0]) / 2
-            missing = [hour for hour in missing if hour <= middle]
-        log.warning("%s: %d hours cannot be had: %s", coin, len(missing), error)
-        state: Refusal = "beyond_plan" if beyond else "no_data"
-        self._judge(coin, missing, lambda fate, _, now: fate.refused(now, state, str(error), name))
+    Returns:
+        Windows that have a snapshot.
 
-    def _note_answer(self, coin: str, missing: Sequence[datetime], name: str) -> None:
-        found = {row.moment for row in self.archive.rows(name)}
+    Raises:
+        CoinGeckoError: CoinGecko is unavailable or asks to wait; a retry continues where this try ended.
+    """
+    return sum([_fetch_window(app, as_of, window) for window in windows])
 
-        def judge(fate: Fate, hour: datetime, now: datetime) -> Fate:
-            return fate.answered(now, name) if hour in found else fate.lacking(hour, now, name)
 
-        self._judge(coin, missing, judge)
-        lacking = len(set(missing) - found)
-        if lacking:
-            log.warning("%s: CoinGecko's history does not have %d of %d hours", coin, lacking, len(missing))
-
-    def _judge(self, coin: str, hours: Sequence[datetime], judge: Callable[[Fate, datetime, datetime], Fate]) -> None:
-        now = self.clock()
-        with self.warehouse().begin() as connection:
-            ledger = GapLedger(connection, self.settings.currency)
-            fates = ledger.fates(coin, hours, now)
-            ledger.change(coin, {hour: judge(fate, hour, now) for hour, fate in fates.items()})
-
-    def note_healed(self, coins: Iterable[str]) -> None:
-        """Tell the ledger which of its hours the raw logs have by now."""
-        now = self.clock()
-        with self.warehouse().begin() as connection:
-            ledger = GapLedger(connection, self.settings.currency)
-            for coin in coins:
-                ledger.heal(coin, stored_timestamps(self.settings.raw_path(coin), ""), now)
-
-    def ask(self, as_of: datetime, name: str, coin: str, hours: Sequence[datetime]) -> tuple[Answer, list[RawPrice]]:
-        """Ask for full hours of one coin; the rows are those of them that CoinGecko has.
-
-        Raises:
-            CoinGeckoError: The answer is an error; it is archived as refused.
-        """
-        now = self.clock()
-        start, end = request_window(hours, now)
-        answer = self.client.market_chart_range(coin, self.settings.currency, start, end)
-        ends_now = end >= now - NOW_MARGIN
+def _fetch_window(app: "App", as_of: datetime, window: Window) -> bool:
+    coin, first, last = window["coin"], parse_time(window["first"]), parse_time(window["last"])
+    name = _snapshot_of(as_of, window)
+    hours = _hours_to_request(app, coin, first, last)
+    if not app.archive.has(name):
+        if not hours:
+            return False
         try:
-            rows = read_history(answer, coin, self.settings.currency, hours, name, ends_now=ends_now)
-        except CoinGeckoError as error:
-            keep_refused(self.archive, self.client, as_of, f"refused-{coin}", error)
-            raise
-        return answer, rows
-
-    def _missing_hours(self, coin: str, start: datetime, end: datetime) -> list[datetime]:
-        stored = stored_timestamps(self.settings.raw_path(coin), format_time(start))
-        return [hour for hour in full_hours(start, end) if format_time(hour) not in stored]
-
-    def _earliest(self, as_of: datetime) -> datetime:
-        # An hour less than the most that CoinGecko gives: the limit moves on while we ask.
-        days = min(timedelta(days=self.settings.history_days), timedelta(days=HISTORY_DAYS_MAX) - HOUR)
-        # A past run looks no further back than one of now: it fills gaps, and does not lengthen the history.
-        return max(as_of, self.clock() - LATE) - days
+            app.archive.save(name, *request_hours(app, as_of, name, coin, hours))
+        except (BeyondPlan, UnknownCoin) as error:
+            _give_up(app, coin, hours, error, name)
+            return False
+    _note_answer(app, coin, hours, name)
+    return True
 
 
-def keep_refused(
-    archive: Archive, client: CoinGeckoClient, as_of: datetime, suffix: str, error: CoinGeckoError
-) -> None:
-    """Archive an answer that gave no price, and let all workers wait if it asks for that."""
-    if isinstance(error, RateLimited) and error.retry_after:
-        client.meter.hold_off(error.retry_after)
+def _snapshot_of(as_of: datetime, window: Window) -> str:
+    return snapshot_name(as_of, f"history-{window['coin']}-{compact_time(parse_time(window['first']))}")
+
+
+def _hours_to_request(app: "App", coin: str, first: datetime, last: datetime) -> set[datetime]:
+    """Return the hours of a window that are still missing; another run may have stored some since the plan."""
+    currency, now = app.settings.currency, app.clock()
+    stored = stored_times(app, [coin], first, last)[coin]
+    filled = {"state": "filled", "filled_at": now, "retry_at": None, "reason": ""}
+    with app.warehouse.begin() as connection:
+        gaps.change_hours(connection, coin, currency, stored, lambda _: filled)
+        due = gaps.due_gaps(connection, currency, [coin], now, (first, last + HOUR))
+    return gaps.hours_of(due, first, last + HOUR)
+
+
+def _give_up(app: "App", coin: str, hours: AbstractSet[datetime], error: CoinGeckoError, name: str) -> None:
+    beyond = isinstance(error, BeyondPlan)
+    first, last = min(hours), max(hours)
+    if beyond and last - first > WINDOW_MIN:
+        # The limit lies somewhere in this window: the newer half is left to the next run.
+        hours = {hour for hour in hours if hour <= first + (last - first) / 2}
+    log.warning("%s: %d hours are not available: %s", coin, len(hours), error)
+    change = gaps.refuse("beyond_plan" if beyond else "no_data", str(error), name, app.clock())
+    with app.warehouse.begin() as connection:
+        gaps.change_hours(connection, coin, app.settings.currency, hours, change)
+
+
+def _note_answer(app: "App", coin: str, hours: AbstractSet[datetime], name: str) -> None:
+    now = app.clock()
+    found = {row.moment for row in app.archive.rows(name)}
+    # A younger hour may still come, and stays open.
+    absent = {hour for hour in hours - found if now - hour >= SETTLED}
+    reason = "CoinGecko's history has no price within 30 minutes of these hours"
+    with app.warehouse.begin() as connection:
+        gaps.change_hours(connection, coin, app.settings.currency, found, gaps.answer(name))
+        gaps.change_hours(connection, coin, app.settings.currency, absent, gaps.refuse("no_data", reason, name, now))
+    if absent:
+        log.warning("%s: CoinGecko's history has no price for %d of %d hours", coin, len(absent), len(hours))
+
+
+def append_history(app: "App", as_of: datetime, chunks: Sequence[Sequence[Window]]) -> dict[str, list[str]]:
+    """Append the archived hours of planned windows to the raw logs, and mark their gaps as filled.
+
+    Returns:
+        The timestamps of the rows that were appended, by coin.
+    """
+    from coinwatch.ingest.poll import append_raw_log
+
+    names = [_snapshot_of(as_of, window) for windows in chunks for window in windows]
+    archived = [name for name in names if app.archive.has(name)]
+    added = append_raw_log(app, archived)
+    with app.warehouse.begin() as connection:
+        gaps.fill(connection, archived, app.clock())
+    return added
+
+
+def request_hours(
+    app: "App", as_of: datetime, name: str, coin: str, hours: Collection[datetime]
+) -> tuple[Answer, list[RawPrice]]:
+    """Request full hours of one coin; the rows are those of them that CoinGecko has.
+
+    Raises:
+        CoinGeckoError: The answer is an error; it is archived as refused.
+    """
+    now = app.clock()
+    start, end = request_window(hours, now)
+    answer = app.client.market_chart_range(coin, app.settings.currency, start, end)
+    ends_now = end >= now - NOW_MARGIN
+    try:
+        rows = read_history(answer, coin, app.settings.currency, hours, name, ends_now=ends_now)
+    except CoinGeckoError as error:
+        archive_refused(app, as_of, f"refused-{coin}", error)
+        raise
+    return answer, rows
+
+
+def archive_refused(app: "App", as_of: datetime, suffix: str, error: CoinGeckoError) -> None:
+    """Archive an answer that is an error, and let all workers back off if it has Retry-After."""
+    if error.retry_after:
+        app.client.meter.back_off(error.retry_after)
     if error.answer is not None:
-        name = archive.save_refused(as_of, suffix, error.answer)
-        log.error("the answer is kept as snapshot %s", name)
+        log.error("the answer is archived as snapshot %s", app.archive.save_refused(as_of, suffix, error.answer))
 
 
-def request_window(hours: Sequence[datetime], now: datetime) -> tuple[datetime, datetime]:
-    """The window of a request that has the points nearest to some hours: 2 to 90 days, and not beyond now.
+def request_window(hours: Collection[datetime], now: datetime) -> tuple[datetime, datetime]:
+    """Return the window of a request that has the points nearest to some hours: 2 to 90 days, and not beyond now.
 
-    It grows forward as long as it can: backward it might reach beyond what the plan allows.
+    It grows forward as long as it can: backward it might reach beyond the plan.
     """
     start = min(hours) - HOUR / 2
     end = min(max(max(hours) + HOUR / 2, start + WINDOW_MIN), now)
     return max(min(start, end - WINDOW_MIN), end - WINDOW_MAX), end
-
-
-def _windows(hours: Sequence[datetime]) -> list[tuple[datetime, datetime]]:
-    """First and last of the hours that fit into one request, for each request."""
-    windows = []
-    left = list(hours)
-    while left:
-        fit = [hour for hour in left if hour < left[0] + WINDOW_MAX]
-        windows.append((fit[0], fit[-1]))
-        left = left[len(fit) :]
-    return windows

@@ -1,36 +1,46 @@
-"""The steps of `ingest_prices`: from the API up to the raw log.
+"""The steps of `ingest_prices`: from the API to the raw log.
 
-Each step can be repeated at any time: what it wrote before is found, and not written again.
+Each step can be repeated at any time: it finds what it wrote before, and does not write it again.
 """
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
-from coinwatch.archive.raw_log import append_raw_prices, stored_timestamps
-from coinwatch.archive.snapshots import Archive, snapshot_name
-from coinwatch.coingecko.answers import Condition, judge_freshness, read_quotes
-from coinwatch.coingecko.budget import Budget
-from coinwatch.coingecko.client import COINS_PER_REQUEST, CoinGeckoClient, requests_per_hour
+from coinwatch.archive.raw_log import append_raw_prices
+from coinwatch.archive.snapshots import snapshot_name
+from coinwatch.coingecko.answers import Reject, read_quotes
 from coinwatch.coingecko.errors import BeyondPlan, CoinGeckoError, UnknownCoin
+from coinwatch.coingecko.requests import COINS_PER_REQUEST, budget
 from coinwatch.errors import CoinwatchError
-from coinwatch.ingest.conditions import last_updates, store_conditions
-from coinwatch.ingest.gaps import SETTLED
-from coinwatch.ingest.history import LATE, History, keep_refused
+from coinwatch.health import issues
+from coinwatch.ingest.gaps import LATE
+from coinwatch.ingest.history import SETTLED, archive_refused, request_hours
+from coinwatch.ingest.stored import read_loaded, stored_times
 from coinwatch.quarantine.held import Held, hold
 from coinwatch.record import RawPrice
-from coinwatch.settings import Settings
 from coinwatch.times import format_time, nearest_hour
+
+if TYPE_CHECKING:
+    from coinwatch.app import App
 
 log = logging.getLogger(__name__)
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far a scheduler's clock may be ahead of a worker's."""
+
+UNKNOWN_COINS = "unknown_coins"
+"""Key of the pipeline issue."""
+
+UNKNOWN_GRACE = timedelta(hours=2)
+"""Three hourly answers in a row without a coin are no accident."""
+
+SNAPSHOTS_AT_ONCE = 50
+"""Snapshots whose rows are in memory at a time: one of history has 2,160."""
 
 
 class NoPrice(CoinwatchError):
@@ -38,7 +48,7 @@ class NoPrice(CoinwatchError):
 
 
 class NoKnownCoin(NoPrice):
-    """CoinGecko knows none of the coins: asking again cannot help."""
+    """CoinGecko knows none of the coins."""
 
     retryable = False
 
@@ -48,205 +58,177 @@ class NotYetInHistory(CoinwatchError):
 
 
 class FutureAsOf(CoinwatchError):
-    """A price of the future was asked for."""
+    """The as-of time lies in the future."""
 
     retryable = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ingest:
-    """The collaborators of the steps.
+def fetch_prices(app: "App", as_of: datetime) -> list[str]:
+    """Archive the prices of all coins as of a time.
 
-    Attributes:
-        settings: What the environment decides.
-        client: Asks CoinGecko.
-        archive: Keeps what it says.
-        warehouse: Opens it; prices are archived even if that cannot be done.
-        clock: Tells the time.
+    Returns:
+        The names of the snapshots that have them.
+
+    Raises:
+        CoinwatchError: No coin has a price; the answers are archived.
     """
-
-    settings: Settings
-    client: CoinGeckoClient
-    archive: Archive
-    warehouse: Callable[[], Engine]
-    clock: Callable[[], datetime]
-
-    def fetch_prices(self, as_of: datetime) -> list[str]:
-        """Archive the prices of all coins as of a time.
-
-        Returns:
-            The names of the snapshots that have them.
-
-        Raises:
-            CoinwatchError: There is no price for any coin; the answers that say so are archived.
-        """
-        age = self.clock() - as_of
-        if age < -CLOCK_SKEW:
-            raise FutureAsOf(f"the as-of time {format_time(as_of)} lies in the future: there is no price for it yet")
-        coins = self.settings.coins
-        names: list[str] = []
-        for number, start in enumerate(range(0, len(coins), COINS_PER_REQUEST), start=1):
-            page = coins[start : start + COINS_PER_REQUEST]
-            name = snapshot_name(as_of, f"page-{number}" if number > 1 else "")
-            if self.archive.has(name):
-                names.append(name)
-            elif age > LATE:
-                names += self._fetch_late(as_of, page)
-            else:
-                self._fetch_page(as_of, name, page)
-                names.append(name)
-        self._report_budget()
-        return names
-
-    def budget(self) -> Budget:
-        """What this month's requests to CoinGecko come to."""
-        return self.client.meter.budget(requests_per_hour(len(self.settings.coins)))
-
-    def _report_budget(self) -> None:
-        try:
-            budget = self.budget()
-        except OperationalError as error:
-            log.error("the warehouse cannot be reached, so the month's requests are not known: %s", error.orig)
-            return
-        if budget.is_short:
-            log.warning("%s: watch fewer coins, pull less often by hand, or take a larger plan", budget)
+    age = app.clock() - as_of
+    if age < -CLOCK_SKEW:
+        raise FutureAsOf(f"the as-of time {format_time(as_of)} lies in the future")
+    coins = app.settings.coins
+    names: list[str] = []
+    rejects: list[Reject] = []
+    late: list[str] = []
+    for number, start in enumerate(range(0, len(coins), COINS_PER_REQUEST), start=1):
+        page = coins[start : start + COINS_PER_REQUEST]
+        name = snapshot_name(as_of, f"page-{number}" if number > 1 else "")
+        if app.archive.has(name):
+            priced = {row.coin for row in app.archive.rows(name)}
+            rejects += [Reject(coin, "no_price", "no price") for coin in page if coin not in priced]
+            names.append(name)
+        elif age > LATE:
+            late += page
         else:
-            log.info("%s", budget)
+            has_prices, rejected = _fetch_page(app, as_of, name, page)
+            names += [name] if has_prices else []
+            rejects += rejected
+    if late:
+        late_names, rejects = _fetch_late(app, as_of, late)
+        names += late_names
+    else:
+        _report_rejects(app, rejects)
+    if rejects:
+        log.warning("%d of %d coins have no price: %s", len(rejects), len(coins), _list(rejects))
+    if not names and len(rejects) == len(coins):
+        all_unknown = all(reject.kind == "unknown_id" for reject in rejects)
+        raise (NoKnownCoin if all_unknown else NoPrice)(f"no coin has a price: {_list(rejects)}")
+    _log_budget(app)
+    return names
 
-    def _fetch_page(self, as_of: datetime, name: str, coins: Sequence[str]) -> None:
-        answer = self.client.simple_price(coins, self.settings.currency)
-        try:
-            rows, conditions = read_quotes(answer, coins, self.settings.currency, as_of, name)
-        except CoinGeckoError as error:
-            keep_refused(self.archive, self.client, as_of, "refused", error)
-            raise
-        # Not under the run's own name if there is no price: a retry shall ask again.
-        kept = name if rows else self.archive.save_refused(as_of, "refused", answer)
-        self._note_conditions(as_of, coins, rows, conditions, kept)
-        if not rows:
-            unknown = all(condition.name == "unknown_id" for condition in conditions)
-            reasons = {condition.coin: condition.reason for condition in conditions}
-            raise (NoKnownCoin if unknown else NoPrice)(_no_price(reasons))
-        self.archive.save(name, answer, rows)
 
-    def _note_conditions(
-        self,
-        as_of: datetime,
-        coins: Sequence[str],
-        rows: Sequence[RawPrice],
-        conditions: Sequence[Condition],
-        snapshot: str,
-    ) -> None:
-        """Remember what is wrong with the feed, and tell of what is new: once, and not in every hour that it lasts."""
-        currency = self.settings.currency
+def _fetch_page(app: "App", as_of: datetime, name: str, coins: Sequence[str]) -> tuple[bool, list[Reject]]:
+    """Archive the prices of up to 250 coins; return whether there are any, and the coins without one."""
+    answer = app.client.simple_price(coins, app.settings.currency)
+    try:
+        rows, rejects = read_quotes(answer, coins, app.settings.currency, as_of, name)
+    except CoinGeckoError as error:
+        archive_refused(app, as_of, "refused", error)
+        raise
+    # An answer without any price does not get the run's own name: a retry polls again.
+    archived = name if rows else app.archive.save_refused(as_of, "refused", answer)
+    _quarantine(app, as_of, rejects, archived)
+    if rows:
+        app.archive.save(name, answer, rows)
+    return bool(rows), rejects
+
+
+def _quarantine(app: "App", as_of: datetime, rejects: Sequence[Reject], snapshot: str) -> None:
+    values = [
+        Held(reject.coin, app.settings.currency, as_of, "live", reject.value, reject.reason, snapshot)
+        for reject in rejects
+        if reject.value
+    ]
+    if values:
         try:
-            with self.warehouse().begin() as connection:
-                before = last_updates(connection, coins, currency, as_of)
-                found = [*conditions, *judge_freshness(rows, before, LATE)]
-                changes = store_conditions(connection, coins, currency, as_of, found, snapshot)
-                held = [
-                    Held(each.coin, currency, as_of, "live", each.value, each.reason, snapshot)
-                    for each in conditions
-                    if each.value
-                ]
-                hold(connection, held, self.clock())
+            with app.warehouse.begin() as connection:
+                hold(connection, values, app.clock())
         except OperationalError as error:
-            # The price in hand matters more; what lasts is seen again by the next pull.
-            log.error("the warehouse cannot be reached, so conditions are not remembered: %s", error.orig)
-            for condition in conditions:
-                log.error("%s: %s", condition.coin, condition.reason)
-            return
-        left = [row.coin for row in rows]
-        for condition in changes.begun:
-            rest = f". Ids that are left: {_some(left)}" if condition.name == "unknown_id" else ""
-            log.error("%s at %s: %s%s", condition.coin, format_time(as_of), condition.reason, rest)
-        lasting = [f"{condition.coin} ({condition.name})" for condition in found if condition not in changes.begun]
-        if lasting:
-            log.warning("still: %s", _some(lasting))
-        for coin, condition_name in changes.ended:
-            log.info("%s: %s is over", coin, condition_name)
+            # The other coins' prices matter more; the values are in the archive.
+            log.error("warehouse unavailable (%s): %d values are not quarantined", error.orig, len(values))
 
-    def _fetch_late(self, as_of: datetime, coins: Sequence[str]) -> list[str]:
-        """Take the price of the full hour nearest to a past time from history, coin by coin."""
-        hour = nearest_hour(as_of)
-        log.info("%s is past: the price of %s is taken from history", format_time(as_of), format_time(hour))
-        names: list[str] = []
-        reasons: dict[str, str] = {}
-        there = 0
-        for coin in coins:
-            name = snapshot_name(as_of, f"late-{coin}")
-            if not self.archive.has(name):
-                if self._has_hour(coin, hour):
-                    there += 1
-                    continue
-                try:
-                    self._fetch_late_hour(as_of, name, coin, hour)
-                except (BeyondPlan, UnknownCoin) as error:
-                    reasons[coin] = str(error)
-                    continue
-            if self.archive.rows(name):
-                names.append(name)
-            else:
-                reasons[coin] = f"CoinGecko's history has no price near {format_time(hour)}"
-        for coin, reason in reasons.items():
-            log.error("no price of %s at %s: %s", coin, format_time(as_of), reason)
-        if there:
-            log.info("%d coins have a price of %s already", there, format_time(hour))
-        elif not names:
-            raise NoPrice(_no_price(reasons))
-        return names
 
-    def _has_hour(self, coin: str, hour: datetime) -> bool:
-        timestamp = format_time(hour)
-        return timestamp in stored_timestamps(self.settings.raw_path(coin), timestamp)
-
-    def _fetch_late_hour(self, as_of: datetime, name: str, coin: str, hour: datetime) -> None:
-        answer, rows = self.history.ask(as_of, name, coin, [hour])
-        if not rows and self.clock() - hour < SETTLED:
-            self.archive.save_refused(as_of, f"refused-{coin}", answer)
-            raise NotYetInHistory(
-                f"CoinGecko's history of {coin} does not have {format_time(hour)} yet; it is asked again later"
+def _report_rejects(app: "App", rejects: Sequence[Reject]) -> None:
+    """Report or resolve the pipeline issue of coins that CoinGecko does not know or has no price for."""
+    missing = [reject for reject in rejects if not reject.value]
+    now = app.clock()
+    try:
+        with app.warehouse.begin() as connection:
+            if not missing:
+                issues.resolve(connection, UNKNOWN_COINS, now, "CoinGecko has a price for every coin.")
+                return
+            issues.report(
+                connection,
+                UNKNOWN_COINS,
+                title=f"CoinGecko has no price for {len(missing)} of {len(app.settings.coins)} coins",
+                detail=f"{_list(missing)}.",
+                action="A coin was renamed or delisted: look for it on coingecko.com, and correct or remove its id in "
+                "COINWATCH_COINS. The other coins are not affected.",
+                at=now,
+                grace=UNKNOWN_GRACE,
             )
-        self.archive.save(name, answer, rows)
+    except OperationalError as error:
+        log.error("warehouse unavailable (%s): coins without a price are not reported", error.orig)
 
-    def append_rows(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Append the rows of snapshots to the raw logs.
 
-        Returns:
-            The hours that were added, by coin; a coin whose rows are all there already has none.
-        """
+def _list(rejects: Sequence[Reject], most: int = 20) -> str:
+    listed = [f"{reject.coin} ({reject.reason})" for reject in rejects[:most]]
+    return ", ".join(listed) + (f" and {len(rejects) - most} more" if len(rejects) > most else "")
+
+
+def _log_budget(app: "App") -> None:
+    try:
+        month = budget(app)
+    except OperationalError as error:
+        log.error("warehouse unavailable (%s): the month's requests are unknown", error.orig)
+        return
+    if month.is_short:
+        log.warning("%s: watch fewer coins, poll less often by hand, or choose a larger plan", month)
+    else:
+        log.info("%s", month)
+
+
+def _fetch_late(app: "App", as_of: datetime, coins: Sequence[str]) -> tuple[list[str], list[Reject]]:
+    """Archive the price of the full hour nearest to a past time from history, coin by coin.
+
+    Returns:
+        Snapshots with a price, and the coins without one; a coin whose hour is stored already is in neither.
+    """
+    hour = nearest_hour(as_of)
+    log.info("%s is past: prices of %s come from history", format_time(as_of), format_time(hour))
+    stored = stored_times(app, coins, hour, hour)
+    names: list[str] = []
+    rejects: list[Reject] = []
+    for coin in coins:
+        name = snapshot_name(as_of, f"late-{coin}")
+        if not app.archive.has(name):
+            if stored[coin]:
+                continue
+            try:
+                _fetch_late_hour(app, as_of, name, coin, hour)
+            except (BeyondPlan, UnknownCoin) as error:
+                rejects.append(Reject(coin, "no_price", str(error)))
+                continue
+        if app.archive.rows(name):
+            names.append(name)
+        else:
+            rejects.append(Reject(coin, "no_price", f"CoinGecko's history has no price near {format_time(hour)}"))
+    return names, rejects
+
+
+def _fetch_late_hour(app: "App", as_of: datetime, name: str, coin: str, hour: datetime) -> None:
+    answer, rows = request_hours(app, as_of, name, coin, [hour])
+    if not rows and app.clock() - hour < SETTLED:
+        app.archive.save_refused(as_of, f"refused-{coin}", answer)
+        raise NotYetInHistory(f"CoinGecko's history of {coin} does not have {format_time(hour)} yet; retry later")
+    app.archive.save(name, answer, rows)
+
+
+def append_raw_log(app: "App", names: Sequence[str]) -> dict[str, list[str]]:
+    """Append the rows of snapshots to the raw logs.
+
+    Returns:
+        The timestamps of the rows that were appended, by coin.
+    """
+    added: dict[str, list[str]] = defaultdict(list)
+    for start in range(0, len(names), SNAPSHOTS_AT_ONCE):
         by_coin: dict[str, list[RawPrice]] = defaultdict(list)
-        for name in names:
-            for row in self.archive.rows(name):
+        for name in names[start : start + SNAPSHOTS_AT_ONCE]:
+            for row in app.archive.rows(name):
                 by_coin[row.coin].append(row)
-        added = {}
+        moments = [row.moment for rows in by_coin.values() for row in rows]
+        loaded = read_loaded(app, list(by_coin), min(moments), max(moments)) if moments else {}
         for coin, rows in by_coin.items():
-            new = append_raw_prices(self.settings.raw_path(coin), rows)
-            log.info("%s: %d of %d rows are new", self.settings.raw_path(coin), len(new), len(rows))
-            added[coin] = [row.timestamp for row in new]
-        return added
-
-    def append_history(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """Append the rows of history snapshots to the raw logs, and note that their gaps are healed.
-
-        Returns:
-            As ``append_rows`` does.
-        """
-        added = self.append_rows(names)
-        self.history.note_healed(added)
-        return added
-
-    @property
-    def history(self) -> History:
-        """The history branch, with the same collaborators."""
-        return History(self.settings, self.client, self.archive, self.warehouse, self.clock)
-
-
-def _some(names: Sequence[str], most: int = 20) -> str:
-    """A list that stays short enough for a message."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
-
-
-def _no_price(reasons: Mapping[str, str]) -> str:
-    told = [f"{coin}: {reason}" for coin, reason in list(reasons.items())[:10]]
-    return "no coin has a price: " + "; ".join(told) + ("; …" if len(reasons) > len(told) else "")
+            new = append_raw_prices(app.settings.raw_path(coin), rows, loaded.get(coin))
+            added[coin] += [row.timestamp for row in new]
+    log.info("%d rows of %d coins appended", sum(map(len, added.values())), len(added))
+    return dict(added)

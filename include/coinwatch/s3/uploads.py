@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, Row, Select, delete, select, text, tu
 from coinwatch.errors import CoinwatchError
 from coinwatch.record import RAW_COLUMNS, RawPrice, format_raw_prices, write_csv
 from coinwatch.s3.store import S3Conflict, S3Store, archive_key, latest_key, partition_key
-from coinwatch.statistics.processed_rows import PROCESSED_COLUMNS, format_processed, select_processed
+from coinwatch.statistics.processed_csv import PROCESSED_COLUMNS, format_processed, select_processed
 from coinwatch.times import HOUR, floor_hour, format_time
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert

@@ -83,10 +83,10 @@ def _describe_move(transition: Transition, symbol: str, price: str) -> str:
     moved = f"{symbol} {format_pct(transition.change_pct or 0.0)} in {span} to {price}"
     if transition.note in ("limit_1h", "limit_24h"):
         return f"{moved}: beyond the fixed limit of {format_pct(transition.threshold_pct or 0.0)}"
-    if transition.times_usual is None:
+    if transition.times_typical is None:
         return f"{moved}: it had not moved before"
-    typical = _significant(transition.usual_pct or 0.0, 2)
-    return f"{moved}: {transition.times_usual:.1f}× the typical {span} move of ±{typical} %"
+    typical = _significant(transition.typical_pct or 0.0, 2)
+    return f"{moved}: {transition.times_typical:.1f}× the typical {span} move of ±{typical} %"
 
 
 def _describe_resolved(transition: Transition, symbol: str, price: str) -> str:

@@ -1,23 +1,24 @@
-"""Rolling statistics of prices: definitions in the contract, section 5; one vectorised pass over all coins.
+"""Rolling statistics of prices (contract, section 5), and what detection compares a price with. Pure.
 
-What a row gets depends on the prices in its own windows only, bit for bit. A running sum would carry rounding errors
-from row to row, and a row computed alone would differ from the same row computed among thousands.
+One vectorised pass over all coins. What a row gets depends on the prices in its own windows only, bit for bit: a
+running sum would carry rounding errors from row to row, and a row computed alone would differ from the same row
+computed among thousands.
 """
 
-import math
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coinwatch.rules import HourMoveRule, RuleBook
-from coinwatch.statistics import sigma as volatility
-from coinwatch.statistics.sigma import Volatility
+from coinwatch.rules import RuleBook, Rules
+from coinwatch.statistics import sigma
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Booleans = npt.NDArray[np.bool_]
 
 HOUR = 3_600_000_000
 """In microseconds, the unit of all times in here."""
@@ -26,131 +27,123 @@ WINDOW = 24 * HOUR
 TOLERANCE_1H = HOUR // 2
 TOLERANCE_24H = HOUR
 ZSCORE_POINTS = 12
-"""Fewer points than this in its window, and a z-score says nothing."""
+"""Fewest points of a window for a z-score."""
 
 _CHUNK = 2_000_000
 """Window points held in memory at once."""
 
-
-class Timeline:
-    """The rows of several coins on one axis, far enough apart that no window reaches from one coin into another.
-
-    Attributes:
-        key: Ascending; differences within a coin are microseconds.
-        coin: Number of the row's coin.
-    """
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.coin: Integers = frame["coin"].factorize()[0].astype(np.int64)
-        times: Integers = frame["ts"].dt.as_unit("us").astype("int64").to_numpy()
-        first = int(times.min()) if len(times) else 0
-        span = (int(times.max()) - first if len(times) else 0) + 2 * WINDOW
-        self.key: Integers = self.coin * span + (times - first)
-
-    def nearest(self, rows: Integers, distance: int, tolerance: int) -> Integers:
-        """For each row, the one before it that is nearest to a distance in the past; of two as near the earlier one.
-
-        Args:
-            rows: Numbers of rows.
-            distance: Microseconds before the row.
-            tolerance: How far from there it may be, microseconds.
-
-        Returns:
-            Numbers of rows; -1 where there is none.
-        """
-        target = self.key[rows] - distance
-        right = np.searchsorted(self.key, target, side="left")
-        left = right - 1
-        unreachable = np.iinfo(np.int64).max
-        gap_left = np.where(left >= 0, target - self.key[np.maximum(left, 0)], unreachable)
-        gap_right = np.where(right < rows, self.key[np.minimum(right, rows)] - target, unreachable)
-        found = np.where(gap_left <= gap_right, left, right)
-        return np.where(np.minimum(gap_left, gap_right) <= tolerance, found, -1)
-
-    def hours_between(self, earlier: Integers, later: Integers) -> Floats:
-        """Hours between two rows of one coin each."""
-        hours: Floats = (self.key[later] - self.key[earlier]) / HOUR
-        return hours
-
-
-def hour_references(timeline: Timeline, rows: Integers, late_hours_max: float) -> tuple[Integers, Floats]:
-    """The rows that a move of an hour is measured from, and the hours between.
-
-    The price nearest to an hour before; if there is none because the pull came late, the one before it.
-
-    Args:
-        timeline: Of all rows.
-        rows: Numbers of rows.
-        late_hours_max: Hours that the price before may lie back.
-
-    Returns:
-        Numbers of rows, -1 where there is none, and hours, NaN there.
-    """
-    references = timeline.nearest(rows, HOUR, TOLERANCE_1H)
-    before = np.maximum(rows - 1, 0)
-    same_coin = (rows > 0) & (timeline.coin[before] == timeline.coin[rows])
-    late = (references < 0) & same_coin & (timeline.hours_between(before, rows) <= late_hours_max)
-    references = np.where(late, before, references)
-    hours = np.where(references >= 0, timeline.hours_between(np.maximum(references, 0), rows), np.nan)
-    return references, hours
-
-
-def takes_back(move: float, back: float, hours: float, rule: HourMoveRule) -> bool:
-    """Whether a move shows that the one before it was a spike.
-
-    Args:
-        move: Log return of the move before.
-        back: Log return from the price that it led to.
-        hours: Between that price and this one.
-        rule: How much has to be taken back, and how soon.
-    """
-    return move * back < 0 and abs(back) >= rule.revert_fraction * abs(move) and hours <= rule.revert_hours
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def compute_statistics(prices: pd.DataFrame, since: Mapping[str, datetime], rules: RuleBook) -> pd.DataFrame:
     """Compute the statistics of each coin's rows from some time on.
 
     Args:
-        prices: Columns coin (str), ts (datetime64, UTC), price (float64, > 0), sigma_variance and sigma_samples
-            (float64; what had been learned after a row before ``since``), sorted by coin and ts, no time twice.
-            For each coin its rows from ``since`` on, those of the 25 hours before, with the one at exactly 25 hours
-            (the reference of a day reaches that far), and at least the last row before.
+        prices: Columns coin (str), ts (datetime64, UTC), price (float64, > 0), source (live or history), and, as they
+            were stored with the rows before ``since``, sigma_variance, sigma_samples, unchanged_polls (float64) and
+            unchanged_since (datetime64, UTC); sorted by coin and ts, no time twice. For each coin its rows from
+            ``since`` on, those of the 25 hours before (the reference of a day is at most that old), and at least the
+            last row before.
         since: Coin → from when on; nothing is computed for a coin that is absent.
-        rules: How the usual move is learned.
+        rules: Of all coins.
 
     Returns:
-        The rows from ``since`` on, with columns coin, ts, price, points_24h and sigma_samples (int64), and
-        rolling_mean_24h, rolling_std_24h, zscore_24h, change_1h_pct, change_24h_pct, sigma_1h_pct (percent) and
-        sigma_variance (float64; NaN is unknown).
+        The rows from ``since`` on with the columns of ``price_statistics``, indexed as in ``prices``; NaN and NaT are
+        unknown.
     """
-    timeline = Timeline(prices)
+    codes, names = prices["coin"].factorize()
+    books = [rules.for_coin(str(name)) for name in names]
+    times: Integers = prices["ts"].dt.as_unit("us").astype("int64").to_numpy()
     price: Floats = prices["price"].to_numpy(np.float64)
-    wanted = (prices["ts"] >= pd.to_datetime(prices["coin"].map(dict(since)), utc=True)).to_numpy()
-    rows: Integers = np.flatnonzero(wanted).astype(np.int64)
-    start = np.searchsorted(timeline.key, timeline.key[rows] - WINDOW, side="right")
+    # One axis for all coins, far enough apart that no window reaches from one coin into another.
+    span = int(np.ptp(times)) + 2 * WINDOW if len(times) else 0
+    key: Integers = codes.astype(np.int64) * span + times
+    late_hours: Floats = np.array([book.move_1h.late_hours_max for book in books], np.float64)[codes]
+    begins: Integers = np.array([_microseconds(since.get(str(name))) for name in names], np.int64)
+    wanted: Booleans = times >= begins[codes]
+    rows: Integers = np.flatnonzero(wanted)
+
+    near_hour = _nearest(key, HOUR, TOLERANCE_1H)
+    before = np.arange(len(key)) - 1
+    hours: Floats = (key - key[before]) / HOUR
+    # A late poll is compared with the price before it. The first row of a coin is days away from the one before.
+    is_late = (near_hour < 0) & (before >= 0) & (hours <= late_hours)
+    hour_ago = np.where(is_late, before, near_hour)
+    day_ago = _nearest(key, WINDOW, TOLERANCE_24H)
+    hour_price = np.where(hour_ago >= 0, price[hour_ago], np.nan)
+    reference_hours: Floats = (key - key[hour_ago]) / HOUR
+    variance, samples, reverts, prior = _learn(
+        prices, codes, wanted, (price, hours, hour_price, reference_hours), books
+    )
+    unchanged_since, unchanged_polls = _unchanged(prices, times, key, price, wanted, late_hours)
+
+    start = np.searchsorted(key, key[rows] - WINDOW, side="right")
     points = rows + 1 - start
     mean, std = _mean_and_std(price, start, points)
-    variance, samples = _learn(prices, timeline, price, rows, rules)
+    ts = prices["ts"].array
     return pd.DataFrame(
         {
             "coin": prices["coin"].to_numpy()[rows],
-            "ts": prices["ts"].array[rows],
+            "ts": ts[rows],
             "price": price[rows],
             "points_24h": points,
             "rolling_mean_24h": mean,
             "rolling_std_24h": std,
             "zscore_24h": _zscore(price, rows, start, points - 1),
-            "change_1h_pct": _change_pct(price, rows, timeline.nearest(rows, HOUR, TOLERANCE_1H)),
-            "change_24h_pct": _change_pct(price, rows, timeline.nearest(rows, WINDOW, TOLERANCE_24H)),
-            "sigma_1h_pct": np.where(samples > 0, 100 * np.sqrt(variance), np.nan),
-            "sigma_samples": samples,
-            "sigma_variance": variance,
-        }
+            "change_1h_pct": _change_pct(price, near_hour)[rows],
+            "change_24h_pct": _change_pct(price, day_ago)[rows],
+            "sigma_1h_pct": np.where(samples > 0, 100 * np.sqrt(variance), np.nan)[rows],
+            "sigma_samples": samples[rows],
+            "sigma_variance": variance[rows],
+            "reference_1h_ts": ts.take(hour_ago[rows], allow_fill=True),
+            "reference_1h_price": hour_price[rows],
+            "reference_24h_ts": ts.take(day_ago[rows], allow_fill=True),
+            "reference_24h_price": np.where(day_ago >= 0, price[day_ago], np.nan)[rows],
+            "prior_variance": prior[rows],
+            "reverts_ts": ts.take(np.where(reverts, before, -1)[rows], allow_fill=True),
+            "unchanged_since": unchanged_since[rows],
+            "unchanged_polls": unchanged_polls[rows],
+        },
+        index=prices.index[rows],
     )
 
 
+def to_records(statistics: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as dicts of plain values; unknown is None."""
+    columns = {str(name): _plain(column) for name, column in statistics.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _plain(column: "pd.Series[Any]") -> list[Any]:
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        moments = pd.DatetimeIndex(column).to_pydatetime()
+        return [None if unknown else moment for moment, unknown in zip(moments, column.isna(), strict=True)]
+    return [None if value != value else value for value in column.tolist()]  # noqa: PLR0124 - only NaN differs
+
+
+def _microseconds(moment: datetime | None) -> int:
+    """Return a time as microseconds since 1970; no time is after all others."""
+    return np.iinfo(np.int64).max if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _nearest(key: Integers, distance: int, tolerance: int) -> Integers:
+    """Return for each row the number of the one before it that is nearest to a time some microseconds ago.
+
+    Of two that are as near it is the earlier one; -1 where there is none within the tolerance.
+    """
+    rows = np.arange(len(key))
+    target = key - distance
+    right = np.searchsorted(key, target, side="left")
+    left = right - 1
+    unreachable = np.iinfo(np.int64).max
+    gap_left = np.where(left >= 0, target - key[left], unreachable)
+    gap_right = np.where(right < rows, key[np.minimum(right, rows)] - target, unreachable)
+    found = np.where(gap_left <= gap_right, left, right)
+    return np.where(np.minimum(gap_left, gap_right) <= tolerance, found, -1)
+
+
 def _mean_and_std(price: Floats, start: Integers, points: Integers) -> tuple[Floats, Floats]:
-    """Mean and sample standard deviation of windows of at least one point; the latter NaN below two."""
+    """Return mean and sample standard deviation of windows of at least one point; the latter NaN below two."""
     mean, std = np.full(len(start), np.nan), np.full(len(start), np.nan)
     for part in _chunks(points):
         size, first = points[part], price[start[part]]
@@ -166,7 +159,7 @@ def _mean_and_std(price: Floats, start: Integers, points: Integers) -> tuple[Flo
 
 
 def _chunks(points: Integers) -> Iterator[slice]:
-    """Slices of windows that have about ``_CHUNK`` points together."""
+    """Yield slices of windows that have about ``_CHUNK`` points together."""
     bounds = np.searchsorted(np.cumsum(points), np.arange(_CHUNK, points.sum() + _CHUNK, _CHUNK)).tolist()
     start = 0
     for bound in bounds:
@@ -177,7 +170,7 @@ def _chunks(points: Integers) -> Iterator[slice]:
 
 
 def _zscore(price: Floats, rows: Integers, start: Integers, points: Integers) -> Floats:
-    """How many standard deviations a price is from the mean of those before it in its window."""
+    """Return how many standard deviations a price is from the mean of those before it in its window."""
     zscore = np.full(len(rows), np.nan)
     enough = np.flatnonzero(points >= ZSCORE_POINTS)
     mean, std = _mean_and_std(price, start[enough], points[enough])
@@ -186,92 +179,55 @@ def _zscore(price: Floats, rows: Integers, start: Integers, points: Integers) ->
     return zscore
 
 
-def _change_pct(price: Floats, rows: Integers, reference: Integers) -> Floats:
-    change = np.full(len(rows), np.nan)
-    found = reference >= 0
-    change[found] = 100 * (price[rows[found]] / price[reference[found]] - 1)
-    return change
+def _change_pct(price: Floats, reference: Integers) -> Floats:
+    return np.where(reference >= 0, 100 * (price / price[reference] - 1), np.nan)
 
 
 def _learn(
-    prices: pd.DataFrame, timeline: Timeline, price: Floats, rows: Integers, rules: RuleBook
-) -> tuple[Floats, Integers]:
-    """Sigma's memory after each row. Each needs the ones before it, so this is the one loop over rows.
+    prices: pd.DataFrame, codes: Integers, wanted: Booleans, series: Sequence[Floats], books: Sequence[Rules]
+) -> tuple[Floats, Integers, Booleans, Floats]:
+    """Return sigma's variance and samples after each row, whether it reverts a spike, and the variance that judges it.
 
-    A spike teaches nothing: when the price comes back, what was learned before the spike holds again.
+    The last is the variance before the row; NaN while fewer moves were learned than the warm-up asks for.
     """
-    states = _known_states(prices, rows)
-    names = prices["coin"].to_numpy()
-    variance, samples = np.empty(len(rows)), np.empty(len(rows), dtype=np.int64)
-    coin, learner = None, None
-    for number, row in enumerate(rows.tolist()):
-        if learner is None or names[row] != coin:
-            coin = names[row]
-            learner = _Learner(timeline, price, rows[names[rows] == coin], rules, str(coin), states)
-        state = states[row] = learner.state_after(row)
-        variance[number], samples[number] = state.variance, state.samples
-    return variance, samples
+    variance = prices["sigma_variance"].fillna(0.0).to_numpy(np.float64, copy=True)
+    samples = prices["sigma_samples"].fillna(0).to_numpy(np.int64, copy=True)
+    reverts = np.zeros(len(codes), np.bool_)
+    prior = np.full(len(codes), np.nan)
+    lists = [column.tolist() for column in series]
+    ends = np.searchsorted(codes, np.arange(len(books)), side="right").tolist()
+    start = 0
+    for end, book in zip(ends, books, strict=True):
+        first = end - int(wanted[start:end].sum())
+        if first < end:
+            variances, counts = variance[start:first].tolist(), samples[start:first].tolist()
+            moves = [column[start:end] for column in lists]
+            reverts[first:end] = sigma.learn(moves, variances, counts, book)
+            variance[start:end], samples[start:end] = variances, counts
+            is_known = samples[start : end - 1] >= book.warm_up_samples
+            prior[start + 1 : end] = np.where(is_known, variance[start : end - 1], np.nan)
+        start = end
+    return variance, samples, reverts, prior
 
 
-def _known_states(prices: pd.DataFrame, rows: Integers) -> dict[int, Volatility]:
-    """What had been learned after each row that is not to be learned from again."""
-    known = np.setdiff1d(np.flatnonzero(prices["sigma_samples"].notna()), rows)
-    variance, samples = prices["sigma_variance"].to_numpy(), prices["sigma_samples"].to_numpy()
-    return {row: Volatility(float(variance[row]), int(samples[row])) for row in known.tolist()}
+def _unchanged(
+    prices: pd.DataFrame, times: Integers, key: Integers, price: Floats, wanted: Booleans, late_hours: Floats
+) -> tuple[pd.DatetimeIndex, Floats]:
+    """Return for each live row how many polls in a row had exactly its price, and the time of the first of them.
 
-
-class _Learner:
-    """What is learned of one coin's moves, row by row.
-
-    Args:
-        timeline: Of all rows.
-        price: Of all rows.
-        rows: The coin's rows that are learned from.
-        rules: Of all coins.
-        coin: CoinGecko id.
-        states: What was learned after each row so far; it grows.
+    A stored row goes on from its own count. Polls with an outage between them are not in a row.
     """
-
-    def __init__(
-        self,
-        timeline: Timeline,
-        price: Floats,
-        rows: Integers,
-        rules: RuleBook,
-        coin: str,
-        states: Mapping[int, Volatility],
-    ) -> None:
-        self._key = timeline.key
-        self._coin = timeline.coin
-        self._price = price
-        self._rules = rules.for_coin(coin)
-        self._states = states
-        # Whether a row takes back a spike depends on the row before it, which may have been learned from long ago.
-        first = max(int(rows[0]) - 1, 0)
-        span = np.arange(first, int(rows[-1]) + 1)
-        references, hours = hour_references(timeline, span, self._rules.move_1h.late_hours_max)
-        self._first = first
-        self._references: list[int] = references.tolist()
-        self._hours: list[float] = hours.tolist()
-
-    def state_after(self, row: int) -> Volatility:
-        """What is known after a row."""
-        if row == 0 or self._coin[row - 1] != self._coin[row]:
-            return Volatility.start()
-        before = self._states.get(row - 1, Volatility.start())
-        log_return = math.log(self._price[row] / self._price[row - 1])
-        hours = float((self._key[row] - self._key[row - 1]) / HOUR)
-        spike = self._abnormal_move(row - 1)
-        if spike is not None and takes_back(spike, log_return, hours, self._rules.move_1h):
-            return self._states[row - 2]
-        return volatility.update(before, log_return, hours, self._rules.sigma)
-
-    def _abnormal_move(self, row: int) -> float | None:
-        """The move of an hour that led to a row, if it broke its rule and it is known what was known before it."""
-        reference, before = self._references[row - self._first], self._states.get(row - 1)
-        if reference < 0 or before is None or before.samples < self._rules.warm_up_samples:
-            return None
-        move = math.log(self._price[row] / self._price[reference])
-        usual = math.sqrt(before.variance * self._hours[row - self._first])
-        rule = self._rules.move_1h
-        return move if abs(move) >= max(rule.sigmas * usual, rule.min_pct / 100) else None
+    rows = np.flatnonzero(prices["source"] == "live")
+    stored = ~wanted & prices["unchanged_polls"].notna().to_numpy()
+    polls = np.where(stored, prices["unchanged_polls"].to_numpy(np.float64), 1.0)[rows]
+    since = np.where(stored, prices["unchanged_since"].dt.as_unit("us").astype("int64").to_numpy(), times)[rows]
+    before = np.maximum(np.arange(len(rows)) - 1, 0)
+    same = (price[rows] == price[rows[before]]) & ((key[rows] - key[rows[before]]) / HOUR <= late_hours[rows])
+    counted = ~same | ~wanted[rows] | (before == np.arange(len(rows)))
+    number = np.arange(len(rows))
+    start = np.maximum.accumulate(np.where(counted, number, 0))
+    all_polls = np.full(len(key), np.nan)
+    all_polls[rows] = polls[start] + number - start
+    all_since = np.full(len(key), np.iinfo(np.int64).min)
+    all_since[rows] = since[start]
+    return pd.DatetimeIndex(all_since.view("datetime64[us]"), tz="UTC"), all_polls

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, delete, select
 
 from coinwatch.archive.raw_log import RawLogError, strip_header
 from coinwatch.health import issues
@@ -61,6 +61,8 @@ def load_raw_prices(app: "App") -> dict[str, int]:
                 if not is_full or new is not chunk[-1]:
                     del unread[new.log]
                 try:
+                    if new.restarted:
+                        _forget_lost_rows(connection, new.log.removeprefix("raw:"), path)
                     rows += _parse(path, new)
                     parsed.append(new)
                 except RawLogError as error:
@@ -100,6 +102,28 @@ def _check(row: RawPrice) -> None:
         raise ValueError(f"the price {row.price!r} is not a number") from None
     if not is_positive:
         raise ValueError(f"the price {row.price!r} is not positive")
+
+
+def _forget_lost_rows(connection: Connection, coin: str, path: Path) -> None:
+    """Delete the raw prices that a changed log lost, and have `find_gaps` check the coin's hours again.
+
+    Appends trust the table for what the log has. Prices stay: they were true when they were stored.
+
+    Raises:
+        RawLogError: The log has unexpected lines; nothing was deleted.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    whole = NewLines(f"raw:{coin}", content[: content.rfind(b"\n") + 1], 0, "", b"")
+    kept = {(row.currency, row.moment, row.source) for row in _parse(path, whole)}
+    table = schema.raw_prices
+    stored = connection.execute(select(*table.primary_key).where(table.c.coin == coin)).all()
+    lost = [row for row in stored if (row.currency, row.ts, row.source) not in kept]
+    if lost:
+        same = [column == bindparam(f"lost_{column.name}") for column in table.primary_key]
+        keys = [{f"lost_{name}": value for name, value in row._asdict().items()} for row in lost]
+        connection.execute(delete(table).where(*same), keys)
+        mark_uploads(connection, "raw", (row.ts for row in lost))
+    connection.execute(delete(schema.checked_hours).where(schema.checked_hours.c.coin == coin))
 
 
 def _report_reread_logs(connection: Connection, reasons: Sequence[str], now: datetime) -> None:

@@ -12,7 +12,7 @@ from coinwatch.record import RawPrice
 from coinwatch.times import parse_time
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
-from coinwatch.warehouse.work import Step, mark_work
+from coinwatch.warehouse.work import mark_work
 
 
 def accept_prices(connection: Connection, rows: Sequence[RawPrice]) -> None:
@@ -25,18 +25,12 @@ def accept_prices(connection: Connection, rows: Sequence[RawPrice]) -> None:
             [_values(row) for row in rows if row.source == source],
             update_where=lambda new: or_(schema.prices.c.source != "live", new.source == "live"),
         )
-    _mark_since(connection, "statistics", rows)
-    # Hours that are filled later update statistics and never raise an alert.
-    _mark_since(connection, "detection", [row for row in rows if row.source == "live"])
-
-
-def _mark_since(connection: Connection, step: Step, rows: Sequence[RawPrice]) -> None:
     since: dict[str, dict[str, datetime]] = defaultdict(dict)
     for row in rows:
         coins, moment = since[row.currency], row.moment
         coins[row.coin] = min(moment, coins.get(row.coin, moment))
     for currency, coins in since.items():
-        mark_work(connection, step, currency, coins)
+        mark_work(connection, "statistics", currency, coins)
 
 
 def _values(row: RawPrice) -> dict[str, Any]:

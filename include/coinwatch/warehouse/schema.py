@@ -123,9 +123,19 @@ price_statistics = Table(
     Column("zscore_24h", Double, comment="against the window (ts - 24 h, ts); null below 12 points or without spread"),
     Column("change_1h_pct", Double, comment="against the price nearest to ts - 1 h, +-30 min; null if there is none"),
     Column("change_24h_pct", Double, comment="against the price nearest to ts - 24 h, +-1 h; null if there is none"),
-    Column("sigma_1h_pct", Double, comment="the coin's usual 1-hour move after this row, in percent"),
+    Column("sigma_1h_pct", Double, comment="the coin's typical 1-hour move after this row, in percent"),
     Column("sigma_samples", Integer, nullable=False, comment="moves that sigma has learned from"),
     Column("sigma_variance", Double, nullable=False, comment="sigma squared, of log returns: what the next row needs"),
+    Column(
+        "reference_1h_ts", UtcTime, comment="price nearest to ts - 1 h, or of a late poll the one before; else null"
+    ),
+    Column("reference_1h_price", Double, comment="that price; rule move_1h compares with it"),
+    Column("reference_24h_ts", UtcTime, comment="price nearest to ts - 24 h, +-1 h; null if there is none"),
+    Column("reference_24h_price", Double, comment="that price; rule move_24h compares with it"),
+    Column("prior_variance", Double, comment="sigma_variance before this row, which judges it; null in the warm-up"),
+    Column("reverts_ts", UtcTime, comment="the price before, if it was a spike that this one takes back; else null"),
+    Column("unchanged_since", UtcTime, comment="first live poll in a row with exactly this price; null for history"),
+    Column("unchanged_polls", Integer, comment="live polls in a row with exactly this price; null for history"),
     PrimaryKeyConstraint("coin", "currency", "ts"),
     Index("price_statistics_ts", "ts"),
     comment="What each price meant when seen with those before it; rebuilt from prices at any time",
@@ -204,53 +214,38 @@ gaps = Table(
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
     Column("first_hour", UtcTime, comment="the first full hour that is missing"),
-    Column("found_at", UtcTime, comment="when the hours were first seen to be missing"),
     Column("last_hour", UtcTime, nullable=False, comment="the gap is the full hours from first_hour to this one"),
-    Column("state", Text, nullable=False, comment="open, healed, no_data (CoinGecko has none) or beyond_plan"),
-    Column("tries", Integer, nullable=False, comment="requests that asked for these hours and were answered"),
-    Column("tried_at", UtcTime, comment="of the newest of them; null if there was none"),
-    Column("next_try_at", UtcTime, comment="not asked for again before; null if the next run asks"),
-    Column("healed_at", UtcTime, comment="when the raw log was seen to have them; null until then"),
-    Column("snapshot", Text, nullable=False, comment="of the newest try, archived unless refused; empty before it"),
-    Column("reason", Text, nullable=False, comment="why they could not be had, in words; empty unless so"),
-    PrimaryKeyConstraint("coin", "currency", "first_hour", "found_at"),
+    Column("state", Text, nullable=False, comment="open, filled, no_data (CoinGecko has none) or beyond_plan"),
+    Column("found_at", UtcTime, nullable=False, comment="when the hours were found to be missing"),
+    Column("tries", Integer, nullable=False, comment="answered requests for these hours"),
+    Column("retry_at", UtcTime, comment="no request before; null if the next run requests them"),
+    Column("filled_at", UtcTime, comment="when the raw log got the hours; null until then"),
+    Column("snapshot", Text, nullable=False, comment="archived answer of the newest try; empty before the first"),
+    Column("reason", Text, nullable=False, comment="why there is no price; empty unless no_data or beyond_plan"),
+    PrimaryKeyConstraint("coin", "currency", "first_hour"),
     Index("gaps_state", "state"),
-    comment="Hours that the raw logs did not have, and what became of them",
+    comment="Hours that the raw logs did not have, and what became of them; a row for each run of hours",
+)
+
+checked_hours = Table(
+    "checked_hours",
+    metadata,
+    Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
+    Column("currency", Text, comment="quote currency, such as usd"),
+    Column("since", UtcTime, nullable=False, comment="the first hour that was checked"),
+    Column("until", UtcTime, nullable=False, comment="hours before this were checked"),
+    PrimaryKeyConstraint("coin", "currency"),
+    comment="Hours that find_gaps has checked: those that the raw log does not have are in gaps",
 )
 
 api_requests = Table(
     "api_requests",
     metadata,
     Column("day", UtcTime, comment="midnight, UTC"),
-    Column("endpoint", Text, comment="what was asked for: prices, history or ping"),
+    Column("endpoint", Text, comment="prices or history"),
     Column("requests", Integer, nullable=False, comment="sent on that day, whatever the answer: errors count too"),
     PrimaryKeyConstraint("day", "endpoint"),
     comment="Requests to CoinGecko, which its plans limit by month",
-)
-
-api_turns = Table(
-    "api_turns",
-    metadata,
-    Column("api", Text, primary_key=True, comment="coingecko"),
-    Column("next_at", UtcTime, nullable=False, comment="the earliest time of the next request"),
-    Column("closed_until", UtcTime, comment="no request before, because an answer asked to wait; null if none did"),
-    comment="Whose turn it is to ask: keeps the workers' requests apart",
-)
-
-feed_conditions = Table(
-    "feed_conditions",
-    metadata,
-    Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
-    Column("currency", Text, comment="quote currency, such as usd"),
-    Column("condition", Text, comment="unknown_id, no_price, bad_price, not_understood, stale or unchanged"),
-    Column("since", UtcTime, comment="as-of time of the first pull that had it"),
-    Column("last_seen", UtcTime, nullable=False, comment="as-of time of the newest pull that had it"),
-    Column("pulls", Integer, nullable=False, comment="pulls that had it"),
-    Column("ended_at", UtcTime, comment="as-of time of the first pull without it; null while it lasts"),
-    Column("reason", Text, nullable=False, comment="what was missing or wrong in the newest pull, in words"),
-    Column("snapshot", Text, nullable=False, comment="archived answer of that pull; empty if it was not archived"),
-    PrimaryKeyConstraint("coin", "currency", "condition", "since"),
-    comment="What was wrong with a coin's live price, from when to when",
 )
 
 quarantine = Table(
@@ -281,19 +276,14 @@ incidents = Table(
     Column("id", Text, nullable=False, comment="the incident_id of its alerts"),
     Column("state", Text, nullable=False, comment="firing, worse, resolved or corrected; the first two are open"),
     Column("opened_at", UtcTime, nullable=False, comment="time of the price that opened it"),
-    Column("changed_at", UtcTime, nullable=False, comment="time of the price that changed its state"),
-    Column("told_at", UtcTime, nullable=False, comment="time of the price of its newest firing or worse"),
-    Column(
-        "told",
-        Double,
-        nullable=False,
-        comment="the furthest that was told so far, as a log return; 0 where it is about no move",
-    ),
-    Column("reference_price", Double, comment="price that it moved away from; null where it is about no move"),
-    Column("acknowledged_at", UtcTime, comment="when an operator acknowledged it: worse is not sent any more"),
+    Column("changed_at", UtcTime, nullable=False, comment="time of the price of its newest transition"),
+    Column("notified_at", UtcTime, nullable=False, comment="time of the price of its newest firing or worse"),
+    Column("notified_move", Double, nullable=False, comment="largest move notified so far, a log return; 0 if no move"),
+    Column("reference_price", Double, comment="price that it moved away from; null if it is about no move"),
+    Column("acknowledged_at", UtcTime, comment="when an operator acknowledged it: no notification that it is worse"),
     Column("acknowledged_by", Text, comment="who, and why"),
     PrimaryKeyConstraint("coin", "currency", "rule"),
-    comment="The newest incident of each coin and rule, open or over",
+    comment="The newest incident of each coin and rule, open or ended",
 )
 
 silences = Table(

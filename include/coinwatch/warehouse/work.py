@@ -27,8 +27,11 @@ def mark_work(connection: Connection, step: Step, currency: str, since: Mapping[
 
 
 def pending_work(connection: Connection, step: Step) -> dict[str, dict[str, datetime]]:
-    """Return what is pending for a step: currency → coin → from which time on."""
-    query = select(schema.pending_work).where(_w.step == step).order_by(_w.currency, _w.coin)
+    """Return what is pending for a step: currency → coin → from which time on.
+
+    The rows are locked: what a concurrent run adds to them waits until this one has cleared what it did.
+    """
+    query = select(schema.pending_work).where(_w.step == step).order_by(_w.currency, _w.coin).with_for_update()
     work: dict[str, dict[str, datetime]] = defaultdict(dict)
     for row in connection.execute(query):
         work[row.currency][row.coin] = row.since

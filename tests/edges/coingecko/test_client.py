@@ -7,25 +7,22 @@ from coinwatch.sandbox.http import Response, SandboxServer
 
 
 class Elsewhere(SandboxServer):
-    """A host that sends everybody on to another place."""
+    """A host that redirects."""
 
     def __init__(self, clock):
         super().__init__(clock)
-        self.asked = []
+        self.requests = []
 
     def respond(self, request):
-        self.asked.append(request)
+        self.requests.append(request)
         return Response(302, b"", {"Location": f"{self.origin}/stolen", "Retry-After": "7", "X-Secret": "x"})
 
 
 class OpenGate:
-    """A meter that lets everything through."""
+    """A meter without a limit."""
 
-    def admit(self, _):
-        return 0
-
-    def hold_off(self, _):
-        raise AssertionError("nobody asked to wait")
+    def wait_turn(self, _):
+        pass
 
 
 @pytest.fixture
@@ -38,11 +35,11 @@ def elsewhere(clock):
 def test_the_key_goes_into_the_plans_header_and_follows_no_redirect(elsewhere, clock, plan, header):
     client = CoinGeckoClient(elsewhere.origin, clock=clock, meter=OpenGate(), api_key="secret", plan=plan)
     answer = client.simple_price(["bitcoin"], "usd")
-    (request,) = elsewhere.asked
+    (request,) = elsewhere.requests
     assert request.headers[header] == "secret"
     assert "secret" not in str(request.query)
     assert answer.status == 302
-    with pytest.raises(BadRequest, match="status 302"):
+    with pytest.raises(BadRequest, match="HTTP 302"):
         read_json(answer)
 
 
@@ -52,7 +49,7 @@ def test_of_the_headers_those_that_matter_are_kept(elsewhere, clock):
     assert answer.fetched_at == "2026-11-22T12:00:00Z"
 
 
-def test_where_nobody_answers_it_is_unavailable_and_the_key_stays_secret(unused_port, clock):
+def test_without_an_answer_it_is_unavailable_and_the_key_stays_secret(unused_port, clock):
     client = CoinGeckoClient(f"http://127.0.0.1:{unused_port}/api/v3", clock=clock, meter=OpenGate(), api_key="secret")
     with pytest.raises(Unavailable, match="no answer from CoinGecko to GET http://127") as failure:
         client.simple_price(["bitcoin"], "usd")

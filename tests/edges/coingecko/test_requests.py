@@ -3,7 +3,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from coinwatch.coingecko.requests import RequestMeter, requests_since
+from coinwatch.coingecko.errors import RateLimited
+from coinwatch.coingecko.requests import Budget, RequestMeter, budget, requests_since
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -15,7 +16,7 @@ def waits():
 
 @pytest.fixture
 def meter(warehouse, clock, waits):
-    """Four requests a minute; whoever waits is told, and the clock stands."""
+    """Four requests a minute; waits are noted, and the clock does not move."""
     return RequestMeter(lambda: warehouse, clock=clock, sleep=waits.append, per_minute=4)
 
 
@@ -26,9 +27,9 @@ def counted(warehouse):
 
 def test_every_request_is_counted_by_day_and_endpoint(meter, warehouse, clock):
     for endpoint in ("prices", "history", "history"):
-        assert meter.admit(endpoint) == 0
+        meter.wait_turn(endpoint)
     clock.now += timedelta(hours=12)
-    meter.admit("prices")
+    meter.wait_turn("prices")
     assert counted(warehouse) == {
         DAY: {"prices": 1, "history": 2},
         DAY + timedelta(days=1): {"prices": 1},
@@ -37,54 +38,63 @@ def test_every_request_is_counted_by_day_and_endpoint(meter, warehouse, clock):
 
 def test_requests_at_the_same_moment_wait_one_after_the_other(meter, waits):
     for _ in range(4):
-        meter.admit("prices")
+        meter.wait_turn("prices")
     assert waits == [15, 30, 45]
 
 
 def test_a_request_long_after_the_one_before_does_not_wait(meter, clock, waits):
-    meter.admit("prices")
+    meter.wait_turn("prices")
     clock.now += timedelta(seconds=15)
-    meter.admit("prices")
+    meter.wait_turn("prices")
     assert waits == []
 
 
-def test_another_worker_waits_for_the_same_turns(meter, warehouse, clock, waits):
-    meter.admit("prices")
-    RequestMeter(lambda: warehouse, clock=clock, sleep=waits.append, per_minute=4).admit("prices")
+def test_workers_share_the_pace(meter, warehouse, clock, waits):
+    meter.wait_turn("prices")
+    RequestMeter(lambda: warehouse, clock=clock, sleep=waits.append, per_minute=4).wait_turn("prices")
     assert waits == [15]
 
 
-def test_a_turn_that_a_wrong_clock_gave_is_not_waited_for(meter, clock, waits):
+def test_a_next_request_that_a_wrong_clock_set_does_not_count(meter, clock, waits):
     clock.now += timedelta(days=400)
-    meter.admit("prices")
+    meter.wait_turn("prices")
     clock.now -= timedelta(days=400)
-    meter.admit("prices")
+    meter.wait_turn("prices")
     assert waits == []
 
 
-def test_after_an_answer_that_asks_to_wait_nobody_asks_and_nothing_is_counted(meter, warehouse, clock):
-    meter.hold_off(30)
+def test_no_worker_sends_or_counts_a_request_before_retry_at(meter, warehouse, clock):
+    meter.back_off(30)
     clock.now += timedelta(seconds=12)
-    assert meter.admit("prices") == 18
+    with pytest.raises(RateLimited) as failure:
+        meter.wait_turn("prices")
+    assert failure.value.retry_after == 18
     assert counted(warehouse) == {}
     clock.now += timedelta(seconds=18)
-    assert meter.admit("prices") == 0
-    assert meter.admit("prices") == 0
+    meter.wait_turn("prices")
+    meter.wait_turn("prices")
+    assert counted(warehouse) == {DAY: {"prices": 2}}
 
 
-def test_a_wait_that_a_wrong_clock_gave_is_not_kept(meter, clock):
+def test_a_retry_at_that_a_wrong_clock_set_does_not_count(meter, clock):
     clock.now += timedelta(days=400)
-    meter.hold_off(30)
+    meter.back_off(30)
     clock.now -= timedelta(days=400)
-    assert meter.admit("prices") == 0
+    meter.wait_turn("prices")
 
 
-def test_a_warehouse_that_is_down_stops_no_request(clock, waits, caplog):
+def test_without_a_warehouse_requests_are_sent(clock, waits, caplog):
     def down():
-        raise OperationalError("SELECT", {}, ConnectionError("nobody listens"))
+        raise OperationalError("SELECT", {}, ConnectionError("connection refused"))
 
     meter = RequestMeter(down, clock=clock, sleep=waits.append, per_minute=4)
-    assert meter.admit("prices") == 0
-    meter.hold_off(30)
-    assert "the warehouse cannot be reached (nobody listens): this request is neither counted" in caplog.text
-    assert "other workers are not told to wait" in caplog.text
+    meter.wait_turn("prices")
+    meter.back_off(30)
+    assert caplog.text.count("warehouse unavailable (connection refused)") == 2
+
+
+def test_the_budget_counts_the_requests_of_a_poll(make_world):
+    world = make_world(coins=tuple(f"coin-{number}" for number in range(251)))
+    app = world.app()
+    app.client.simple_price(["bitcoin"], "usd")
+    assert budget(app) == Budget(used=1, forecast=1 + 2 * (8 * 24 + 12), limit=10_000)

@@ -6,6 +6,10 @@ from datetime import timedelta
 import pytest
 
 from coinwatch.coingecko.errors import RateLimited, Unavailable
+from coinwatch.errors import WrongOrder
+from coinwatch.ingest.gaps import find_gaps
+from coinwatch.ingest.history import CHUNK_REQUESTS_MAX, CHUNKS_MAX, append_history, fetch_history, plan_history
+from coinwatch.ingest.poll import append_raw_log, fetch_prices
 from coinwatch.sandbox.market import RecordedMarket
 
 HOUR = timedelta(hours=1)
@@ -18,7 +22,7 @@ def run_history(world, as_of):
 
 
 def take_live(world, as_of):
-    world.ingest().append_rows(world.ingest().fetch_prices(as_of))
+    append_raw_log(world.app(), fetch_prices(world.app(), as_of))
 
 
 def gaps(world, *columns):
@@ -40,10 +44,10 @@ def hourly_market(noon, days):
     return RecordedMarket("bitcoin", hourly_points(noon, days))
 
 
-def test_a_first_start_leaves_one_gap_that_is_healed(world, noon):
+def test_a_first_start_leaves_one_gap_that_is_filled(world, noon):
     run_history(world, noon)
-    assert gaps(world, "coin", "currency", "first_hour", "last_hour", "state", "tries", "healed_at") == [
-        ("bitcoin", "usd", noon - 3 * DAY, noon - HOUR, "healed", 1, noon)
+    assert gaps(world, "coin", "currency", "first_hour", "last_hour", "state", "tries", "filled_at") == [
+        ("bitcoin", "usd", noon - 3 * DAY, noon - HOUR, "filled", 1, noon)
     ]
 
 
@@ -52,10 +56,10 @@ def test_hours_that_history_does_not_have_cost_no_request_until_their_pause_is_o
     world = make_world(market=HolesIn(hourly_market(noon, 10), lost))
     take_live(world, noon)
     run_history(world, noon)
-    assert gaps(world, "first_hour", "last_hour", "state", "tries", "next_try_at") == [
-        (noon - 72 * HOUR, noon - 32 * HOUR, "healed", 1, None),
+    assert gaps(world, "first_hour", "last_hour", "state", "tries", "retry_at") == [
+        (noon - 72 * HOUR, noon - 32 * HOUR, "filled", 1, None),
         (lost[1], lost[0], "no_data", 1, noon + 6 * HOUR),
-        (noon - 29 * HOUR, noon - HOUR, "healed", 1, None),
+        (noon - 29 * HOUR, noon - HOUR, "filled", 1, None),
     ]
     for number in range(1, 6):
         clock.now = noon + number * HOUR
@@ -67,8 +71,8 @@ def test_hours_that_history_does_not_have_cost_no_request_until_their_pause_is_o
     clock.now = noon + 6 * HOUR
     run_history(world, clock.now)
     assert len(history_requests(world)) == 2
-    assert gaps(world, "state", "tries")[1] == ("healed", 2)
-    assert {state for (state,) in gaps(world, "state")} == {"healed"}
+    assert gaps(world, "state", "tries")[1] == ("filled", 2)
+    assert {state for (state,) in gaps(world, "state")} == {"filled"}
 
 
 class HolesIn:
@@ -100,16 +104,19 @@ def test_a_gap_beyond_the_plan_is_noted_and_fails_nothing(world, noon, clock):
     world.coingecko.recover()
     clock.now = noon + HOUR
     run_history(world, clock.now)
-    assert [(state, tries) for state, tries in gaps(world, "state", "tries")] == [("beyond_plan", 1), ("healed", 1)]
+    assert [(state, tries) for state, tries in gaps(world, "state", "tries")] == [("beyond_plan", 1), ("filled", 1)]
 
 
-def test_the_gap_of_an_unknown_coin_is_noted_and_the_others_are_healed(make_world, noon, clock):
+def test_the_gap_of_an_unknown_coin_is_noted_and_the_others_are_filled(make_world, noon, clock):
     world = make_world(coins=("gone", "bitcoin"))
     run_history(world, noon)
-    assert gaps(world, "coin", "state", "tries") == [("bitcoin", "healed", 1), ("gone", "no_data", 1)]
+    assert gaps(world, "coin", "state", "tries") == [("bitcoin", "filled", 1), ("gone", "no_data", 1)]
     assert "coin not found" in gaps(world, "reason")[1][0]
     clock.now = noon + HOUR
-    assert [window["coin"] for window in world.ingest().history.find_gaps(clock.now)] == ["bitcoin"]
+    find_gaps(world.app(), clock.now)
+    assert plan_history(world.app(), clock.now) == [
+        [{"coin": "bitcoin", "first": "2026-11-22T12:00:00Z", "last": "2026-11-22T12:00:00Z"}]
+    ]
 
 
 def test_while_coingecko_is_out_of_order_a_gap_stays_open_and_no_try_is_counted(world, noon):
@@ -121,9 +128,10 @@ def test_while_coingecko_is_out_of_order_a_gap_stays_open_and_no_try_is_counted(
 
 def test_the_window_of_the_oldest_hour_does_not_reach_beyond_what_the_plan_allows(make_world, noon):
     world = make_world(history_days=365)
-    (window, *_) = world.ingest().history.find_gaps(noon)
-    # All but the oldest hour are there already.
-    assert world.ingest().history.fetch_history(noon, {**window, "last": window["first"]})
+    find_gaps(world.app(), noon)
+    ((window, *_),) = plan_history(world.app(), noon)
+    # Only the oldest hour.
+    assert fetch_history(world.app(), noon, [{**window, "last": window["first"]}]) == 1
     (request,) = history_requests(world)
     start, end = int(request.query["from"]), int(request.query["to"])
     assert noon.timestamp() - start <= 365 * 86400
@@ -133,10 +141,10 @@ def test_the_window_of_the_oldest_hour_does_not_reach_beyond_what_the_plan_allow
 def test_a_rate_limit_keeps_all_workers_away_until_it_is_over(world, noon, clock):
     world.coingecko.fail("rate_limited", times=1, retry_after=30)
     with pytest.raises(RateLimited) as failure:
-        world.ingest().fetch_prices(noon)
+        fetch_prices(world.app(), noon)
     assert failure.value.retry_after == 30
     clock.now += timedelta(seconds=10)
-    with pytest.raises(RateLimited, match="not asked for history before another 20 s") as failure:
+    with pytest.raises(RateLimited, match="history: CoinGecko rate limit, retry in 20 s") as failure:
         run_history(world, noon)
     assert failure.value.retry_after == 20
     assert len(world.coingecko.requests) == 1
@@ -145,65 +153,67 @@ def test_a_rate_limit_keeps_all_workers_away_until_it_is_over(world, noon, clock
     assert len(world.coingecko.requests) == 2
 
 
-START = timedelta(hours=-4)
-OUTAGE = range(5, 10)
+START = timedelta(hours=-2)
+OUTAGE = range(3, 6)
 
 
-def twelve_hours(world, clock, noon, unused_port=None):
-    """From four hours before noon on; with a port, nobody listens there instead of CoinGecko in five of them."""
-    for number in range(12):
+def eight_hours(world, clock, noon, unused_port=None):
+    """From two hours before noon on; with a port, CoinGecko does not answer in three of them."""
+    for number in range(8):
         clock.now = noon + START + number * HOUR
         if unused_port is None or number not in OUTAGE:
             world.run()
             continue
-        fetch, _, find, history, _ = world.without_coingecko(unused_port).ingest_steps(clock.now)
+        fetch, _, find, plan, history, _ = world.without_coingecko(unused_port).ingest_steps(clock.now)
         find()
+        plan()
         # In the first of these hours there is no gap yet.
         for step in (fetch, history) if number > OUTAGE[0] else (fetch,):
             with pytest.raises(Unavailable, match="Connection refused"):
                 step()
 
 
-def test_five_hours_without_coingecko_are_healed_by_the_next_run(make_world, noon, clock, unused_port):
+def test_three_hours_without_coingecko_are_filled_by_the_next_run(make_world, noon, clock, unused_port):
     """A market whose prices stay from hour to hour has the same price live and in history: all else must be equal."""
     usual, broken = (make_world(name, market=hourly_market(noon, 10)) for name in ("usual", "broken"))
-    twelve_hours(usual, clock, noon)
-    twelve_hours(broken, clock, noon, unused_port)
+    eight_hours(usual, clock, noon)
+    eight_hours(broken, clock, noon, unused_port)
     lost = [noon + START + number * HOUR for number in OUTAGE]
     sources = dict(broken.rows("prices", "ts", "source"))
     assert [ts for ts, source in sources.items() if source == "history" and ts >= noon + START] == lost
     assert broken.files()["bitcoin_processed.csv"] == usual.files()["bitcoin_processed.csv"]
     assert broken.rows("alerts", "id") == usual.rows("alerts", "id") == []
-    assert gaps(broken, "first_hour", "last_hour", "state", "tries")[-1] == (lost[0], lost[-1], "healed", 1)
+    assert gaps(broken, "first_hour", "last_hour", "state", "tries")[-1] == (lost[0], lost[-1], "filled", 1)
 
 
 def test_a_crash_during_an_outage_raises_nothing_for_the_hours_that_are_filled_in(make_world, noon, clock, unused_port):
     def crash(name):
-        fallen = [(t, price if t < noon + 3 * HOUR else price * 0.8) for t, price in hourly_points(noon, 10)]
+        fallen = [(t, price if t < noon + 2 * HOUR else price * 0.8) for t, price in hourly_points(noon, 10)]
         return make_world(name, market=RecordedMarket("bitcoin", fallen))
 
     usual, broken = crash("usual"), crash("broken")
-    twelve_hours(usual, clock, noon)
-    twelve_hours(broken, clock, noon, unused_port)
+    eight_hours(usual, clock, noon)
+    eight_hours(broken, clock, noon, unused_port)
     assert broken.files()["bitcoin_processed.csv"] == usual.files()["bitcoin_processed.csv"]
-    assert ("move_1h", noon + 3 * HOUR) in usual.rows("alerts", "rule", "ts")
+    assert ("move_1h", noon + 2 * HOUR) in usual.rows("alerts", "rule", "ts")
     # The first live price after it is a fifth below that of a day ago, and that is news.
-    assert broken.rows("alerts", "rule", "ts") == [("move_24h", noon + 6 * HOUR)]
+    assert broken.rows("alerts", "rule", "ts") == [("move_24h", noon + 4 * HOUR)]
 
 
 def test_a_backfill_several_at_once_ends_as_one_at_a_time(make_world, noon):
     """Each run takes its hour from history, and may find that another one has taken it already."""
-    hours = [noon - HOUR * number for number in range(48, 0, -1)]
+    hours = [noon - HOUR * number for number in range(12, 0, -1)]
 
     def backfill(world, workers):
         pool_slot = threading.Lock()
 
         def run(as_of):
-            fetch, append, find, history, append_history = world.ingest_steps(as_of)
+            fetch, append, find, plan, history, append_history = world.ingest_steps(as_of)
             with pool_slot:
                 fetch()
             append()
             find()
+            plan()
             with pool_slot:
                 history()
             append_history()
@@ -215,17 +225,80 @@ def test_a_backfill_several_at_once_ends_as_one_at_a_time(make_world, noon):
 
     one, several = (make_world(name, s3_prefix=name) for name in ("one", "several"))
     backfill(one, 1)
-    backfill(several, 8)
+    backfill(several, 4)
     assert several.files()["bitcoin_processed.csv"] == one.files()["bitcoin_processed.csv"]
     rows = [
         sorted(line.split(b",")[:9] for line in world.files()["bitcoin_raw.csv"].splitlines())
         for world in (one, several)
     ]
     assert rows[0] == rows[1]
-    # 48 hours, and those of 3 days before now.
+    # All hours of 3 days before now.
     assert len(rows[0]) == 1 + 3 * 24
-    assert len(history_requests(one)) == 49
+    assert len(history_requests(one)) == 13
     for world in (one, several):
         names = [json.loads(line)["name"] for line in world.files()["archive/manifest.jsonl"].splitlines()]
         assert len(names) == len(set(names)) == len(history_requests(world))
-        assert {state for (state,) in gaps(world, "state")} == {"healed"}
+        assert {state for (state,) in gaps(world, "state")} == {"filled"}
+
+
+def test_hours_missing_in_the_middle_are_filled_by_one_request(world, noon, clock):
+    take_live(world, noon)
+    run_history(world, noon)
+    clock.now = noon + 6 * HOUR
+    take_live(world, clock.now)
+    find_gaps(world.app(), clock.now)
+    assert plan_history(world.app(), clock.now) == [
+        [{"coin": "bitcoin", "first": "2026-11-22T13:00:00Z", "last": "2026-11-22T17:00:00Z"}]
+    ]
+    run_history(world, clock.now)
+    assert find_gaps(world.app(), clock.now) == {"coins": 0, "hours": 0}
+    assert gaps(world, "first_hour", "last_hour", "state")[-1] == (noon + HOUR, noon + 5 * HOUR, "filled")
+    assert len(history_requests(world)) == 2
+
+
+def test_a_gap_that_another_run_has_filled_costs_no_request(world, noon):
+    find_gaps(world.app(), noon)
+    (windows,) = plan_history(world.app(), noon)
+    run_history(world, noon - timedelta(seconds=1))
+    assert fetch_history(world.app(), noon, windows) == 0
+    assert len(history_requests(world)) == 1
+
+
+def test_a_plan_is_bounded_and_what_it_leaves_is_due_in_the_next_run(make_world, noon):
+    world = make_world(coins=tuple(f"coin-{number}" for number in range(1700)))
+    assert find_gaps(world.app(), noon)["coins"] == 1700
+    chunks = plan_history(world.app(), noon)
+    assert [len(chunk) for chunk in chunks] == [CHUNK_REQUESTS_MAX] * CHUNKS_MAX
+
+
+def test_by_hand_hours_are_requested_whatever_their_backoff(make_world, noon, clock):
+    lost = [noon - 30 * HOUR, noon - 31 * HOUR]
+    world = make_world(market=HolesIn(hourly_market(noon, 10), lost), coins=("bitcoin",))
+    run_history(world, noon)
+    world.coingecko._market.lost.clear()
+    clock.now = noon + timedelta(minutes=1)
+    for step in world.heal_steps(clock.now, coins="bitcoin", start="2026-11-21T05:00:00Z", end="2026-11-21T06:00:00Z"):
+        step()
+    assert gaps(world, "first_hour", "last_hour", "state", "tries")[1:3] == [
+        (lost[1], lost[1], "filled", 2),
+        (lost[0], lost[0], "no_data", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "params", [pytest.param({"coins": "bitcoin,x"}, id="coin"), pytest.param({"start": "yesterday"}, id="time")]
+)
+def test_by_hand_wrong_params_are_refused(world, noon, params):
+    with pytest.raises(WrongOrder):
+        plan_history(world.app(), noon, params)
+
+
+def test_answers_before_a_failure_are_appended(make_world, noon):
+    world = make_world(coins=("bitcoin", "ethereum"))
+    find_gaps(world.app(), noon)
+    chunks = plan_history(world.app(), noon)
+    world.coingecko.fail("server_error", path="ethereum")
+    with pytest.raises(Unavailable):
+        fetch_history(world.app(), noon, chunks[0])
+    assert {coin: len(times) for coin, times in append_history(world.app(), noon, chunks).items()} == {"bitcoin": 72}
+    assert gaps(world, "coin", "state") == [("bitcoin", "filled"), ("ethereum", "open")]

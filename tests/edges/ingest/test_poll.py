@@ -1,20 +1,26 @@
-import itertools
 import json
 import threading
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from coinwatch.coingecko.budget import Budget
 from coinwatch.coingecko.errors import RateLimited, Unavailable
+from coinwatch.coingecko.requests import Budget
 from coinwatch.errors import CoinwatchError
-from coinwatch.ingest.poll import FutureAsOf, NoKnownCoin, NoPrice, NotYetInHistory
+from coinwatch.health import issues
+from coinwatch.ingest.poll import (
+    UNKNOWN_COINS,
+    FutureAsOf,
+    NoKnownCoin,
+    NoPrice,
+    NotYetInHistory,
+    append_raw_log,
+    fetch_prices,
+)
 from coinwatch.record import parse_raw_prices
 from coinwatch.times import format_time
-from coinwatch.warehouse.load import load_raw_prices
 
 HOUR = timedelta(hours=1)
 
@@ -25,8 +31,8 @@ def raw_rows(world, coin="bitcoin"):
 
 
 def live(world, as_of):
-    names = world.ingest().fetch_prices(as_of)
-    world.ingest().append_rows(names)
+    names = fetch_prices(world.app(), as_of)
+    append_raw_log(world.app(), names)
     return names
 
 
@@ -94,12 +100,12 @@ def test_a_watch_list_longer_than_a_page_is_asked_for_page_by_page(make_world, n
     assert [len(request.query["ids"].split(",")) for request in world.coingecko.requests] == [250, 2]
 
 
-def test_a_coin_that_is_missing_is_reported_and_the_others_go_on(make_world, noon, caplog):
-    world = make_world(coins=("bitcoin", "gone"))
-    live(world, noon)
+def test_a_page_without_any_price_does_not_fail_the_other_pages(make_world, noon):
+    known = make_world("known", coins=("bitcoin",))
+    world = make_world(coins=(*(f"coin-{number}" for number in range(250)), "bitcoin"))
+    assert live(world, noon) == ["20261122T120000Z-page-2"]
+    assert live(known, noon) == ["20261122T120000Z"]
     assert len(raw_rows(world)) == 1
-    assert "gone at 2026-11-22T12:00:00Z: CoinGecko does not know this id (any more)" in caplog.text
-    assert "Ids that are left: bitcoin" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -125,21 +131,39 @@ def test_an_answer_without_a_price_fails_leaves_no_row_and_is_kept_if_there_was_
     assert len(raw_rows(world)) == 1
 
 
-def conditions(world):
-    return [tuple(row) for row in world.rows("feed_conditions", "coin", "condition", "since", "ended_at")]
+def unknown_coins(world):
+    with world.warehouse().begin() as connection:
+        return issues.find(connection, UNKNOWN_COINS)
 
 
-def test_a_renamed_coin_is_reported_once_with_the_ids_that_are_left(make_world, noon, clock, caplog):
-    world = make_world(coins=("bitcoin", "gone", "ethereum"))
-    for number in range(3):
+def due_issues(world, now):
+    with world.warehouse().begin() as connection:
+        return [issue.key for issue in issues.due(connection, now)]
+
+
+def test_unknown_coins_are_one_issue_that_operators_get_after_three_answers_in_a_row(make_world, noon, clock, caplog):
+    world = make_world(coins=("bitcoin", "gone", "ethereum", "lost"))
+    for number, due in enumerate([[], [], ["unknown_coins"]]):
         clock.now = noon + number * HOUR
         live(world, clock.now)
-    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert len(told) == 1
-    assert told[0].startswith("gone at 2026-11-22T12:00:00Z: CoinGecko does not know this id (any more): correct or")
-    assert told[0].endswith("in COINWATCH_COINS. Ids that are left: bitcoin, ethereum")
-    assert "still: gone (unknown_id)" in caplog.text
-    assert conditions(world) == [("gone", "unknown_id", noon, None)]
+        assert due_issues(world, clock.now) == due
+    issue = unknown_coins(world)
+    assert (issue.state, issue.seen_count) == ("open", 3)
+    assert "gone (unknown id" in issue.detail
+    assert "lost (unknown id" in issue.detail
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len([text for text in warnings if "gone" in text]) == 3
+
+
+def test_one_answer_without_a_coin_is_resolved_by_the_next_before_operators_are_notified(make_world, noon, clock):
+    world = make_world(coins=("bitcoin", "ethereum"))
+    world.coingecko.fail("price_null", coin="ethereum", times=1)
+    live(world, noon)
+    assert unknown_coins(world).state == "open"
+    clock.now = noon + HOUR
+    live(world, clock.now)
+    assert unknown_coins(world).state == "resolved"
+    assert due_issues(world, noon + 5 * HOUR) == []
 
 
 def test_if_no_coin_is_known_nothing_is_tried_again(make_world, noon):
@@ -156,50 +180,34 @@ def test_a_broken_value_of_one_coin_costs_the_others_nothing(make_world, noon, c
     live(world, clock.now)
     assert [row.timestamp for row in raw_rows(world, "ethereum")] == [format_time(noon), format_time(clock.now)]
     assert [row.timestamp for row in raw_rows(world)] == [format_time(clock.now)]
-    assert conditions(world) == [("bitcoin", "bad_price", noon, noon + HOUR)]
+    assert [tuple(row) for row in world.rows("quarantine", "coin", "ts", "value", "state")] == [
+        ("bitcoin", noon, "0.0", "held")
+    ]
+    assert unknown_coins(world) is None
 
 
-@pytest.mark.parametrize(
-    ("fault", "found"),
-    [
-        pytest.param(
-            {"kind": "feed_frozen"}, [("stale", 1, 3), ("unchanged", 1, 3)], id="the time of the price stands still"
-        ),
-        pytest.param({"kind": "price_old", "seconds": 7200}, [("stale", 1, 3), ("unchanged", 1, 1)], id="old prices"),
-        pytest.param({"kind": "price_old", "seconds": 1800}, [], id="half an hour is no hour"),
-    ],
-)
-def test_an_old_price_is_stored_and_its_condition_remembered(world, noon, clock, fault, found):
-    """The sandbox's prices are 40 seconds old; a pull that finds none older than an hour says nothing."""
-    for number in range(4):
-        if number == 1:
-            world.coingecko.fail(**fault, since=noon)
-        clock.now = noon + number * HOUR
-        live(world, clock.now)
-        load_raw_prices(world.app())
-    assert len(raw_rows(world)) == 4
-    seen = world.rows("feed_conditions", "condition", "since", "last_seen")
-    assert [(name, (since - noon) // HOUR, (last - noon) // HOUR) for name, since, last in seen] == found
+class NoWarehouse:
+    """A database that cannot be reached."""
+
+    def begin(self):
+        raise OperationalError("SELECT", {}, ConnectionError("connection refused"))
 
 
-def test_without_a_warehouse_prices_are_archived_all_the_same(world, noon, caplog):
-    def down():
-        raise OperationalError("SELECT", {}, ConnectionError("nobody listens"))
-
-    ingest = world.ingest()
-    ingest.client.meter._open_warehouse = down
-    ingest = replace(ingest, warehouse=down)
-    ingest.append_rows(ingest.fetch_prices(noon))
+def test_without_a_warehouse_prices_are_archived_and_appended_once(make_world, noon, caplog):
+    world = make_world(coins=("bitcoin", "gone"))
+    app = world.app(warehouse=NoWarehouse())
+    app.client.meter._open_warehouse = NoWarehouse
+    for _ in range(2):
+        append_raw_log(app, fetch_prices(app, noon))
     assert len(raw_rows(world)) == 1
-    assert "the warehouse cannot be reached" in caplog.text
+    assert "warehouse unavailable (connection refused)" in caplog.text
 
 
-def test_the_months_requests_are_counted_and_a_short_budget_is_told(world, noon, caplog):
-    ingest = world.ingest()
-    ingest.client.meter.monthly_limit = 200
-    ingest.append_rows(ingest.fetch_prices(noon))
-    assert ingest.budget() == Budget(used=1, forecast=1 + 8 * 24 + 12, limit=200)
-    assert "1 requests to CoinGecko this month, about 205 at its end; 200 are allowed: watch fewer coins" in caplog.text
+def test_a_short_budget_is_logged(world, noon, caplog):
+    app = world.app()
+    app.client.meter.monthly_limit = 200
+    fetch_prices(app, noon)
+    assert str(Budget(used=1, forecast=1 + 8 * 24 + 12, limit=200)) in caplog.text
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again_later(world, noon):
@@ -242,7 +250,7 @@ def test_an_hour_that_history_does_not_have_yet_is_asked_for_again(world, noon, 
 
 
 def test_a_time_beyond_the_plan_is_a_failure_that_says_so(world, noon):
-    with pytest.raises(NoPrice, match=r"bitcoin: .*allowed time range"):
+    with pytest.raises(NoPrice, match=r"bitcoin .*allowed time range"):
         live(world, noon - timedelta(days=400))
 
 
@@ -250,7 +258,7 @@ def test_a_past_time_of_an_unknown_coin_does_not_stop_the_others(make_world, noo
     world = make_world(coins=("gone", "bitcoin"))
     clock.now = noon + HOUR
     assert live(world, noon) == ["20261122T120000Z-late-bitcoin"]
-    assert "no price of gone" in caplog.text
+    assert "1 of 2 coins have no price: gone (" in caplog.text
 
 
 def test_the_future_has_no_price(world, noon):
@@ -283,28 +291,6 @@ def test_a_year_of_history_comes_in_windows_of_90_days(make_world, noon):
     assert len(raw_rows(world)) == 365 * 24 - 1
 
 
-def test_hours_missing_in_the_middle_are_found_and_filled(world, noon, clock):
-    live(world, noon)
-    history(world, noon)
-    clock.now = noon + 6 * HOUR
-    live(world, clock.now)
-    windows = world.ingest().history.find_gaps(clock.now)
-    assert windows == [{"coin": "bitcoin", "first": "2026-11-22T13:00:00Z", "last": "2026-11-22T17:00:00Z"}]
-    history(world, clock.now)
-    assert world.ingest().history.find_gaps(clock.now) == []
-    assert [row.timestamp for row in raw_rows(world)[-5:]] == [
-        format_time(noon + HOUR * number) for number in range(1, 6)
-    ]
-
-
-def test_a_gap_that_another_run_has_filled_costs_no_request(world, noon):
-    (window,) = world.ingest().history.find_gaps(noon)
-    history(world, noon - timedelta(seconds=1))
-    requests = len(world.coingecko.requests)
-    assert world.ingest().history.fetch_history(noon, window) is None
-    assert len(world.coingecko.requests) == requests
-
-
 def test_two_runs_at_the_same_moment_lose_and_double_no_row(world, noon):
     ready = threading.Barrier(4)
     failures = []
@@ -334,29 +320,26 @@ def test_two_runs_at_the_same_moment_lose_and_double_no_row(world, noon):
     assert len(names) == len(set(names))
 
 
-def test_killed_at_any_line_and_run_again_it_ends_as_if_nothing_had_happened(make_world, noon, kill_at_line):
+KILLED_AT = (40, 150, 300, 450, 600, 750)
+
+
+@pytest.mark.parametrize("number", KILLED_AT)
+def test_a_poll_that_was_killed_and_run_again_ends_as_if_nothing_had_happened(make_world, noon, kill_at_line, number):
     world = make_world("reference", s3_prefix="reference")
     live(world, noon)
-    reference = world.files()
-    for number in itertools.count(1, 7):
-        other = world.beside(f"killed-{number}")
-        killed = kill_at_line(lambda other=other: live(other, noon), number)
-        live(other, noon)
-        assert other.files() == reference, f"killed before line {number}"
-        if not killed:
-            break
-    assert number > 200
+    other = world.beside("killed")
+    assert kill_at_line(lambda: live(other, noon), number)
+    live(other, noon)
+    assert other.files() == world.files()
 
 
-def test_killed_while_history_is_taken_in_it_ends_as_if_nothing_had_happened(make_world, noon, kill_at_line):
+@pytest.mark.parametrize("number", [200, 1000, 2000, 3000])
+def test_a_heal_that_was_killed_and_run_again_ends_as_if_nothing_had_happened(make_world, noon, kill_at_line, number):
     world = make_world("reference", s3_prefix="reference", history_days=2)
     history(world, noon)
-    reference = world.files()
-    for number in itertools.count(1, 97):
-        other = world.beside(f"killed-{number}")
-        killed = kill_at_line(lambda other=other: history(other, noon), number)
-        history(other, noon)
-        assert other.files() == reference, f"killed before line {number}"
-        if not killed:
-            break
-    assert number > 1000
+    other = world.beside("killed")
+    assert kill_at_line(lambda: history(other, noon), number)
+    history(other, noon)
+    assert other.files() == world.files()
+    for table in ("gaps", "checked_hours"):
+        assert other.tables()[table] == world.tables()[table]

@@ -5,15 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-import pandas as pd
 import pytest
+from prices import as_prices, observations
 
 from coinwatch.alerts.decide import decide_all
-from coinwatch.alerts.observe import observe
 from coinwatch.rules import load_rules
 from coinwatch.sandbox.market import COINS, RecordedMarket, SimulatedMarket
 from coinwatch.settings import PROJECT_DIR
-from coinwatch.statistics.rolling import compute_statistics
 from coinwatch.times import HOUR, ceil_hour, floor_hour
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -36,16 +34,10 @@ def alerts_of_a_newcomer(market, rules, first_pull, history_days, live_hours):
     prices = {hour: market.price_at("bitcoin", hour + timedelta(seconds=41)) for hour in hours if hour < first_pull}
     lives = [first_pull, *(ceil_hour(first_pull + MINUTE) + HOUR * number for number in range(live_hours))]
     prices |= {moment: market.price_at("bitcoin", moment) for moment in lives}
-    times = sorted(prices)
-    frame = pd.DataFrame({"coin": "bitcoin", "ts": times, "price": [prices[moment] for moment in times]})
-    frame["ts"] = pd.to_datetime(frame["ts"], utc=True)
-    frame = frame.assign(sigma_variance=math.nan, sigma_samples=math.nan)
-    computed = compute_statistics(frame, {"bitcoin": times[0]}, rules)
-    computed["source"] = ["live" if moment in lives else "history" for moment in times]
-    computed["age_minutes"] = 1.0
-    ((_, seen),) = observe(computed, "usd", {"bitcoin": first_pull}, rules)
-    told = decide_all({}, seen, rules.for_coin("bitcoin"))
-    return [(turn.note, turn.ts) for turn in told if turn.incident.is_open]
+    rows = [("bitcoin", t, prices[t], "live" if t in lives else "history") for t in sorted(prices)]
+    seen = [each for each in observations(as_prices(rows), rules)["bitcoin"] if each.ts >= first_pull]
+    found = decide_all({}, seen, rules.for_coin("bitcoin"))
+    return [(each.note, each.ts) for each in found if each.incident.is_open]
 
 
 @pytest.mark.parametrize("history_days", [3, 90])

@@ -109,7 +109,6 @@ def test_of_two_lines_with_one_key_the_later_one_counts(warehouse):
 def test_work_is_marked_from_the_earliest_new_row_on_and_history_is_not_detected(warehouse):
     store(warehouse, row(ELEVEN), row(TEN, source="history"), row(TEN, source="history", coin="ethereum"))
     assert stored(warehouse, schema.pending_work, "step", "coin", "currency", "since") == [
-        ("detection", "bitcoin", "usd", ELEVEN),
         ("statistics", "bitcoin", "usd", TEN),
         ("statistics", "ethereum", "usd", TEN),
     ]

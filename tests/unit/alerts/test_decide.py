@@ -4,32 +4,22 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prices import STORED, as_prices, compute, observations
 
 from coinwatch.alerts.decide import Incident, Transition, decide_all
 from coinwatch.alerts.observe import observe
-from coinwatch.statistics.rolling import compute_statistics
+from coinwatch.statistics.rolling import to_records
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-LONG_AGO = START - timedelta(days=9999)
 
 
 def at(hours):
     return START + timedelta(hours=hours)
 
 
-def with_sigma(prices, rules, source="live"):
-    statistics = compute_statistics(prices, dict.fromkeys(prices["coin"], LONG_AGO), rules)
-    history = statistics[["coin", "ts", "price", "sigma_variance", "sigma_samples"]]
-    return history.assign(source=source, age_minutes=1.0)
-
-
-def seen(history, rules, since=LONG_AGO):
-    return dict(observe(history, "usd", dict.fromkeys(history["coin"], since), rules))
-
-
-def transitions(history, rules, since=LONG_AGO, memory=None, coin="a", **changes):
+def transitions(prices, rules, memory=None, coin="a", since=START, ages=None, **changes):
     coin_rules = rules.for_coin(coin).model_copy(update=changes)
-    return decide_all(memory or {}, seen(history, rules, since)[coin], coin_rules)
+    return decide_all(memory or {}, observations(prices, rules, since, ages).get(coin, []), coin_rules)
 
 
 def calm(hours, level=100.0):
@@ -42,43 +32,43 @@ def stays(start, price, hours):
     return [(start + hour, price + 0.01 * (hour % 2)) for hour in range(hours)]
 
 
-def told(found):
-    return [(turn.note, turn.incident.state, (turn.ts - START) / timedelta(hours=1)) for turn in found]
+def states(found):
+    return [(each.note, each.incident.state, (each.ts - START) / timedelta(hours=1)) for each in found]
 
 
 @pytest.fixture
 def life(frame, rules):
-    """What is told of prices after a hundred calm hours at 100."""
+    """Return the transitions of prices after a hundred calm hours at 100."""
 
-    def life(*points, source="live", **changes):
-        return told(transitions(with_sigma(frame({"a": [*calm(100), *points]}), rules, source), rules, **changes))
+    def life(*points, **changes):
+        return states(transitions(frame({"a": [*calm(100), *points]}), rules, **changes))
 
     return life
 
 
-def test_a_fall_within_an_hour_says_all_that_a_message_needs(frame, rules):
-    history = with_sigma(frame({"a": [*calm(100), (100, 93.0)]}), rules)
-    sigma = math.sqrt(history["sigma_variance"].iloc[-2])
+def test_a_fall_within_an_hour_has_all_facts_of_a_notification(frame, rules):
+    prices = frame({"a": [*calm(100), (100, 93.0)]})
+    sigma = math.sqrt(compute(prices, rules)["sigma_variance"].iloc[-2])
     log_return = math.log(93.0 / 100.49999999999999)
     incident = Incident("a", "usd", "move_1h", "firing", at(100), at(100), at(100), log_return, 100.49999999999999)
-    (turn,) = transitions(history, rules)
-    assert turn == Transition(
+    (transition,) = transitions(prices, rules)
+    assert transition == Transition(
         incident=incident,
         note="move_1h",
         severity="critical",
         price=93.0,
         change_pct=100 * (93.0 / 100.49999999999999 - 1),
         threshold_pct=100 * math.expm1(-6 * sigma),
-        usual_pct=100 * sigma,
+        typical_pct=100 * sigma,
         hours=1.0,
         reference_price=100.49999999999999,
         reference_ts=at(99),
     )
-    assert turn.id == incident.id == "move_1h-a-usd-20260105T040000Z"
-    assert turn.times_usual == pytest.approx(-log_return / sigma)
+    assert transition.id == incident.id == "move_1h-a-usd-20260105T040000Z"
+    assert transition.times_typical == pytest.approx(-log_return / sigma)
 
 
-def test_minus_7_percent_the_same_minus_12_percent_and_back_is_one_begin_one_worse_one_end(life):
+def test_minus_7_percent_the_same_minus_12_percent_and_back_is_one_firing_one_worse_one_resolved(life):
     assert life((100, 93.0), (101, 93.0), (102, 88.0), (103, 100.0), (104, 100.0)) == [
         ("move_1h", "firing", 100.0),
         ("move_1h", "worse", 102.0),
@@ -86,7 +76,7 @@ def test_minus_7_percent_the_same_minus_12_percent_and_back_is_one_begin_one_wor
     ]
 
 
-def test_what_came_back_is_not_told_again_a_day_later_as_a_move_the_other_way(life):
+def test_what_came_back_raises_no_alert_a_day_later_as_a_move_the_other_way(life):
     # The threshold of a day is 8.6 %; 24 hours after the fall the price is 14 % above what it was then.
     fall = [(100, 93.0), (101, 93.0), (102, 88.0), *stays(103, 100.0, 30)]
     assert [state for _, state, _ in life(*fall)] == ["firing", "worse", "resolved"]
@@ -94,7 +84,7 @@ def test_what_came_back_is_not_told_again_a_day_later_as_a_move_the_other_way(li
     assert [state for _, state, _ in life(*spike)] == ["firing", "corrected"]
 
 
-def test_a_day_after_what_came_back_a_real_move_is_told(life):
+def test_a_day_after_what_came_back_a_real_move_raises_an_alert(life):
     slow = [(120 + hour, 100 + 2.0 * hour) for hour in range(8)]
     found = life((100, 88.0), *stays(101, 100.0, 19), *slow)
     assert [(note, state) for note, state, _ in found] == [
@@ -105,27 +95,27 @@ def test_a_day_after_what_came_back_a_real_move_is_told(life):
 
 
 def test_two_falls_in_a_row_are_one_fall_from_where_the_first_began(frame, rules):
-    history = with_sigma(frame({"a": [*calm(100), (100, 93.0), (101, 93.0), (102, 88.0)]}), rules)
-    worse = transitions(history, rules)[-1]
+    prices = frame({"a": [*calm(100), (100, 93.0), (101, 93.0), (102, 88.0)]})
+    worse = transitions(prices, rules)[-1]
     assert (worse.reference_price, worse.hours) == (100.49999999999999, 3.0)
     assert worse.change_pct == pytest.approx(-12.4378, abs=1e-3)
     assert worse.id == "move_1h-a-usd-20260105T040000Z-worse-20260105T060000Z"
 
 
-def test_a_move_that_stays_is_over_after_the_quiet_time_unless_the_day_is_abnormal_too(life):
+def test_a_move_that_stays_is_resolved_after_the_quiet_time_unless_the_day_is_abnormal_too(life):
     # The day's threshold is 8.6 %: 4 % lie under 0.7 of it, and 15 % above.
     assert life(*stays(100, 96.0, 30)) == [("move_1h", "firing", 100.0), ("move_1h", "resolved", 106.0)]
     assert life(*stays(100, 85.0, 30)) == [("move_1h", "firing", 100.0), ("move_1h", "resolved", 124.0)]
 
 
-def test_a_spike_that_the_next_price_takes_back_is_corrected_and_no_news_itself(life):
+def test_a_spike_that_the_next_price_takes_back_is_corrected_and_raises_no_alert_itself(life):
     assert life((100, 93.0), (101, 100.0), (102, 100.4)) == [
         ("move_1h", "firing", 100.0),
         ("spike_reverted", "corrected", 101.0),
     ]
 
 
-def test_a_turn_beyond_the_beginning_is_news(life):
+def test_a_move_beyond_the_beginning_is_a_new_incident(life):
     assert life((100, 93.0), (101, 109.0)) == [
         ("move_1h", "firing", 100.0),
         ("spike_reverted", "corrected", 101.0),
@@ -135,10 +125,10 @@ def test_a_turn_beyond_the_beginning_is_news(life):
 
 def test_after_an_end_it_is_quiet_for_the_rest_of_six_hours_unless_it_is_much_worse(life):
     spike = [(100, 93.0), (101, 100.0)]
-    told_once = [("move_1h", "firing", 100.0), ("spike_reverted", "corrected", 101.0)]
-    assert life(*spike, (102, 93.0), (103, 93.0)) == told_once
-    assert life(*spike, (102, 88.0)) == [*told_once, ("move_1h", "firing", 102.0)]
-    assert life(*spike, *stays(102, 100.0, 4), (106, 93.0)) == [*told_once, ("move_1h", "firing", 106.0)]
+    once = [("move_1h", "firing", 100.0), ("spike_reverted", "corrected", 101.0)]
+    assert life(*spike, (102, 93.0), (103, 93.0)) == once
+    assert life(*spike, (102, 88.0)) == [*once, ("move_1h", "firing", 102.0)]
+    assert life(*spike, *stays(102, 100.0, 4), (106, 93.0)) == [*once, ("move_1h", "firing", 106.0)]
 
 
 def test_an_abnormal_hour_after_the_quiet_time_goes_on_and_a_rise_after_it_is_no_worsening(life):
@@ -149,7 +139,7 @@ def test_an_abnormal_hour_after_the_quiet_time_goes_on_and_a_rise_after_it_is_no
     ]
 
 
-def test_a_slow_fall_is_told_by_the_day_and_over_when_the_day_is_usual_again(life):
+def test_a_slow_fall_is_an_alert_of_the_day_and_resolved_when_the_day_is_typical_again(life):
     slow = [(100 + hour, 100 - 0.7 * (hour + 1)) for hour in range(16)]
     found = life(*slow, *stays(116, 88.8, 24))
     assert [(note, state) for note, state, _ in found] == [("move_24h", "firing"), ("move_24h", "resolved")]
@@ -165,76 +155,52 @@ def test_an_abnormal_hour_in_an_abnormal_day_makes_it_worse(life):
 
 def test_under_one_percent_nothing_is_raised_however_calm_it_was(frame, rules):
     quiet = [(hour, 100.0 + 0.001 * (hour % 2)) for hour in range(100)]
-    assert told(transitions(with_sigma(frame({"a": [*quiet, (100, 100.95)]}), rules), rules)) == []
-    assert told(transitions(with_sigma(frame({"a": [*quiet, (100, 101.1)]}), rules), rules)) == [
-        ("move_1h", "firing", 100.0)
-    ]
+    assert transitions(frame({"a": [*quiet, (100, 100.95)]}), rules) == []
+    assert states(transitions(frame({"a": [*quiet, (100, 101.1)]}), rules)) == [("move_1h", "firing", 100.0)]
 
 
-def test_a_move_is_judged_by_what_was_usual_before_it(frame, rules):
-    history = with_sigma(frame({"a": [*calm(49), (49, 97.0)]}), rules)
-    tampered = history.copy()
-    tampered.loc[tampered.index[-1], "sigma_variance"] = 1.0
-    assert told(transitions(tampered, rules)) == told(transitions(history, rules)) == [("move_1h", "firing", 49.0)]
+def test_in_the_warm_up_nothing_is_raised(frame, rules):
+    assert transitions(frame({"a": [*calm(48), (48, 50.0)]}), rules) == []
+    assert states(transitions(frame({"a": [*calm(49), (49, 50.0)]}), rules)) == [("move_1h", "firing", 49.0)]
 
 
-def test_with_fewer_than_48_moves_nothing_is_raised(frame, rules):
-    assert told(transitions(with_sigma(frame({"a": [*calm(48), (48, 50.0)]}), rules), rules)) == []
+def test_the_move_of_a_late_poll_is_judged_by_its_hours(frame, rules):
+    (late,) = [each for each in transitions(frame({"a": [*calm(100), (102, 93.0)]}), rules) if each.note == "move_1h"]
+    sigma = math.sqrt(compute(frame({"a": calm(100)}), rules)["sigma_variance"].iloc[-1])
+    assert (late.hours, late.typical_pct) == (3.0, pytest.approx(100 * sigma * math.sqrt(3)))
 
 
-@pytest.mark.parametrize(
-    ("hours", "raised"),
-    [
-        pytest.param(0.6, True, id="half an hour"),
-        pytest.param(1.5, True, id="an hour and a half"),
-        pytest.param(3.0, True, id="three hours: against the last one"),
-        pytest.param(3.1, False, id="longer ago: unknown"),
-    ],
-)
-def test_a_pull_that_came_late_is_compared_with_the_last_one_up_to_three_hours_old(frame, rules, hours, raised):
-    history = with_sigma(frame({"a": [*calm(100), (99 + hours, 93.0)]}), rules)
-    moves = [turn for turn in transitions(history, rules) if turn.note == "move_1h"]
-    assert [turn.hours for turn in moves] == ([hours] if raised else [])
-
-
-def test_history_and_prices_before_since_never_raise(frame, rules):
-    prices = frame({"a": [*calm(100), (100, 93.0)]})
-    assert transitions(with_sigma(prices, rules, "history"), rules) == []
-    assert transitions(with_sigma(prices, rules), rules, since=at(100.01)) == []
-    assert told(transitions(with_sigma(prices, rules), rules, since=at(100))) == [("move_1h", "firing", 100.0)]
+def test_history_never_raises(frame, rules):
+    assert transitions(frame({"a": [*calm(100), (100, 93.0)]}, source="history"), rules) == []
 
 
 def test_what_was_decided_is_not_decided_again(frame, rules):
-    history = with_sigma(frame({"a": [*calm(100), (100, 93.0), (101, 88.0), (102, 100.0)]}), rules)
-    found = transitions(history, rules)
-    assert transitions(history, rules, memory={found[-1].incident.rule: found[-1].incident}) == []
+    prices = frame({"a": [*calm(100), (100, 93.0), (101, 88.0), (102, 100.0)]})
+    found = transitions(prices, rules)
+    assert transitions(prices, rules, memory={found[-1].incident.rule: found[-1].incident}) == []
 
 
-def test_a_frozen_price_is_stale_at_the_third_pull_and_over_when_it_moves(life):
+def test_a_frozen_price_is_stale_at_the_third_poll_and_resolved_when_it_moves(life):
     assert life((100, 100.2), (101, 100.2), (102, 100.2), (103, 100.2), (104, 100.3)) == [
         ("stale", "firing", 102.0),
         ("stale", "resolved", 104.0),
     ]
 
 
-def test_pulls_within_minutes_have_the_same_price_and_are_not_stale(life):
+def test_polls_within_minutes_have_the_same_price_and_are_not_stale(life):
     assert life((100, 100.2), (100.1, 100.2), (100.2, 100.2), (100.3, 100.2)) == []
 
 
 def test_a_price_that_was_old_when_it_was_fetched_is_stale(frame, rules):
-    history = with_sigma(frame({"a": calm(102)}), rules)
-    history.loc[100, "age_minutes"] = 61.0
-    found = transitions(history, rules)
-    assert told(found) == [("stale", "firing", 100.0), ("stale", "resolved", 101.0)]
-    assert found[0].reason == "CoinGecko's price was 61 minutes old when it was fetched"
+    found = transitions(frame({"a": calm(102)}), rules, ages={at(100): 61.0, at(101): None})
+    assert states(found) == [("stale", "firing", 100.0), ("stale", "resolved", 101.0)]
 
 
-def test_fixed_limits_hold_however_little_was_learned_and_are_off_by_default(frame, rules):
+def test_fixed_limits_hold_in_the_warm_up_and_are_off_by_default(frame, rules):
     limits = rules.defaults.limits.model_copy(update={"limit_1h_pct": 2.0, "limit_24h_pct": 6.0})
     points = [(0, 100.0), (1, 102.5), (2, 102.5), (24, 107.0), (25, 117.0), (26, 113.0), (27, 113.0)]
-    history = with_sigma(frame({"a": points}), rules)
-    assert transitions(history, rules) == []
-    assert told(transitions(history, rules, limits=limits)) == [
+    assert transitions(frame({"a": points}), rules) == []
+    assert states(transitions(frame({"a": points}), rules, limits=limits)) == [
         ("limit_1h", "firing", 1.0),
         ("limit_1h", "resolved", 2.0),
         ("limit_24h", "firing", 24.0),
@@ -247,10 +213,9 @@ def test_fixed_limits_hold_however_little_was_learned_and_are_off_by_default(fra
 
 
 def test_coins_do_not_see_each_other(frame, rules):
-    both = with_sigma(frame({"a": [*calm(100), (100, 93.0)], "b": calm(101, 5.0)}), rules)
-    assert told(transitions(both, rules, coin="b")) == []
-    alone = both[both["coin"] == "a"]
-    assert transitions(both, rules) == transitions(alone, rules)
+    both = frame({"a": [*calm(100), (100, 93.0)], "b": calm(101, 5.0)})
+    assert transitions(both, rules, coin="b") == []
+    assert transitions(both, rules) == transitions(both[both["coin"] == "a"], rules) != []
 
 
 minutes = st.sampled_from([60, 60, 60, 61, 75, 120, 200, 1500])
@@ -260,41 +225,47 @@ sources = st.sampled_from(["live", "live", "live", "history"])
 
 @settings(max_examples=60, deadline=None)
 @given(moves=st.lists(st.tuples(minutes, log_returns, sources), min_size=5, max_size=40))
-def test_row_by_row_it_is_the_same_as_all_at_once(moves, frame, rules):
-    """Each row with what the warehouse hands on: 30 hours of rows with their sigma, and the incidents."""
+def test_row_by_row_it_is_the_same_as_all_at_once(moves, rules):
+    """Each row with what the warehouse has: 25 hours of rows with their stored columns, and the incidents."""
     limits = rules.defaults.limits.model_copy(update={"limit_1h_pct": 4.0, "limit_24h_pct": 8.0})
-    points = calm(60)
-    for step, move, _ in moves:
-        points.append((points[-1][0] + step / 60, points[-1][1] * math.exp(move)))
-    history = with_sigma(frame({"a": points}), rules)
-    history["source"] = ["live"] * 60 + [source for _, _, source in moves]
+    own = rules.for_coin("a").model_copy(update={"limits": limits})
+    points = [(hour, price, "live") for hour, price in calm(60)]
+    for step, move, source in moves:
+        points.append((points[-1][0] + step / 60, points[-1][1] * math.exp(move), source))
+    prices = as_prices([("a", at(hours), price, source) for hours, price, source in points])
+    stored = prices.copy()
     one_by_one, memory = [], {}
-    for number in range(len(history)):
-        ts = history["ts"][number]
-        so_far = history[: number + 1]
-        context = so_far[(so_far["ts"] > ts - timedelta(hours=30)) | (so_far.index == number - 1)]
-        context = context.reset_index(drop=True)
-        for turn in transitions(context, rules, since=ts.to_pydatetime(), memory=memory, limits=limits):
-            one_by_one.append(turn)
-            memory[turn.incident.rule] = turn.incident
-    whole = transitions(history, rules, limits=limits)
+    for number in range(len(prices)):
+        ts = prices["ts"][number]
+        context = stored[: number + 1]
+        context = context[(context["ts"] >= ts - timedelta(hours=25)) | (context.index == number - 1)]
+        computed = compute(context, rules, since=ts.to_pydatetime())
+        for name in STORED:
+            stored.loc[number, name] = computed[name].item()
+        (row,) = to_records(computed)
+        if row["unchanged_polls"] is None:
+            continue
+        for transition in decide_all(memory, [observe({**row, "currency": "usd", "age_minutes": 1.0}, own)], own):
+            one_by_one.append(transition)
+            memory[transition.incident.rule] = transition.incident
+    whole = transitions(prices, rules, limits=limits)
     assert one_by_one == whole
-    assert len({turn.id for turn in whole}) == len(whole)
+    assert len({each.id for each in whole}) == len(whole)
     check_lives(whole)
 
 
-def check_lives(turns):
+def check_lives(found):
     """Every incident begins once, only grows, has one end, and none of a kind begins while another one is open."""
-    for incident_id in {turn.incident.id for turn in turns}:
-        states = [turn.incident.state for turn in turns if turn.incident.id == incident_id]
+    for incident_id in {each.incident.id for each in found}:
+        states = [each.incident.state for each in found if each.incident.id == incident_id]
         assert states[0] == "firing"
         assert "firing" not in states[1:]
         assert all(state == "worse" for state in states[1:-1])
-        sizes = [abs(turn.incident.told) for turn in turns if turn.incident.id == incident_id]
+        sizes = [abs(each.incident.notified_move) for each in found if each.incident.id == incident_id]
         assert sizes == sorted(sizes)
     for kind in (["move_1h", "move_24h"], ["limit_1h"], ["limit_24h"], ["stale"]):
         open_id = None
-        for turn in turns:
-            if turn.incident.rule in kind:
-                assert open_id in (None, turn.incident.id)
-                open_id = turn.incident.id if turn.incident.is_open else None
+        for each in found:
+            if each.incident.rule in kind:
+                assert open_id in (None, each.incident.id)
+                open_id = each.incident.id if each.incident.is_open else None

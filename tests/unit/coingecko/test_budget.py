@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from coinwatch.coingecko.budget import Budget, forecast_month
+from coinwatch.coingecko.requests import Budget, forecast_month
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 TODAY = NOON.replace(hour=0)
@@ -21,12 +21,12 @@ def test_history_is_counted_and_not_extrapolated():
     )
 
 
-def test_retries_and_pulls_by_hand_of_the_last_days_count_as_usual():
+def test_retries_and_polls_by_hand_of_the_last_days_are_extrapolated():
     counts = {TODAY - DAY * number: {"prices": 96, "ping": 5} for number in range(1, 8)}
     assert forecast_month(counts, NOON, 1, None) == Budget(7 * 101, 7 * 101 + 4 * HOURS_LEFT, None)
 
 
-def test_of_the_month_before_only_the_last_days_count_and_only_as_usual():
+def test_of_the_month_before_only_the_rate_of_the_last_days_counts():
     first = datetime(2026, 12, 1, 0, 30, tzinfo=UTC)
     counts = {first.replace(minute=0) - DAY: {"prices": 48}, first - 20 * DAY: {"prices": 9999}}
     assert forecast_month(counts, first, 1, None) == Budget(0, 2 * 31 * 24 - 1, None)
@@ -41,12 +41,5 @@ def test_of_the_month_before_only_the_last_days_count_and_only_as_usual():
         pytest.param(Budget(99_999, 999_999, None), False, id="no limit known"),
     ],
 )
-def test_the_operators_are_told_in_time(budget, short):
+def test_a_budget_is_short_in_time(budget, short):
     assert budget.is_short is short
-
-
-def test_a_budget_in_words():
-    assert str(Budget(8012, 11_040, 10_000)) == (
-        "8,012 requests to CoinGecko this month, about 11,040 at its end; 10,000 are allowed"
-    )
-    assert str(Budget(1, 2, None)) == "1 requests to CoinGecko this month, about 2 at its end; no limit is set"

@@ -15,12 +15,12 @@ DAY = Transition(
     price=63940.4,
     change_pct=-13.03,
     threshold_pct=-8.06,
-    usual_pct=2.4,
+    typical_pct=2.4,
     hours=24.0,
     reference_price=73520.0,
     reference_ts=TEN - timedelta(hours=24),
 )
-HOUR = replace(DAY, incident=replace(OPENED, rule="move_1h"), note="move_1h", hours=1.0, change_pct=3.2, usual_pct=0.49)
+HOUR = replace(DAY, incident=replace(OPENED, rule="move_1h"), note="move_1h", hours=1.0, change_pct=3.2, typical_pct=0.49)
 
 
 def transition(rule, state="firing", note=None, **changes):
@@ -81,17 +81,17 @@ def test_a_time_is_in_utc_to_the_minute():
             id="after a late poll",
         ),
         pytest.param(
-            replace(HOUR, usual_pct=0.0312),
+            replace(HOUR, typical_pct=0.0312),
             "BTC +3.20 % in 1 h to $63,940: 101.0× the typical 1 h move of ±0.031 %",
             id="of a coin that hardly moves",
         ),
         pytest.param(
-            replace(HOUR, usual_pct=120.0),
+            replace(HOUR, typical_pct=120.0),
             "BTC +3.20 % in 1 h to $63,940: 0.0× the typical 1 h move of ±120 %",
             id="without an exponent",
         ),
         pytest.param(
-            replace(HOUR, usual_pct=0.0), "BTC +3.20 % in 1 h to $63,940: it had not moved before", id="never moved"
+            replace(HOUR, typical_pct=0.0), "BTC +3.20 % in 1 h to $63,940: it had not moved before", id="never moved"
         ),
         pytest.param(
             transition("limit_24h", change_pct=-6.0, threshold_pct=-5.0, hours=24.0),

@@ -1,0 +1,129 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import event, insert, update
+
+from coinwatch.alerts.decide import Incident, Transition
+from coinwatch.alerts.incidents import detect_anomalies, open_incidents, read_memory, see_quarantine, store_transitions
+from coinwatch.rules import load_rules
+from coinwatch.settings import PROJECT_DIR
+from coinwatch.statistics.compute import compute_rolling_statistics
+from coinwatch.warehouse import schema
+from coinwatch.warehouse.engine import open_warehouse
+from coinwatch.warehouse.load import load_raw_prices
+
+TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
+RULES = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
+
+
+def at(hours):
+    return TEN + timedelta(hours=hours)
+
+
+def incident(coin="bitcoin", rule="move_24h", state="firing", opened=0, changed=0):
+    return Incident(coin, "usd", rule, state, at(opened), at(changed), at(opened), -0.1, 70_000.0)
+
+
+@pytest.fixture
+def connection(tmp_path):
+    """A transaction of an empty warehouse on SQLite."""
+    engine = open_warehouse(f"sqlite:///{tmp_path / 'warehouse.db'}")
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def store(connection, *incidents):
+    transitions = [Transition(each, each.rule, price=1.0, reason="why") for each in incidents]
+    return [alert.id for alert in store_transitions(connection, transitions, RULES, at=TEN, run_id="run")]
+
+
+def test_the_newest_incident_of_a_coin_and_rule_is_remembered_and_each_transition_is_an_alert(connection):
+    first, ended = incident(), incident(state="resolved", changed=3)
+    other, next_one = incident("ethereum"), incident(opened=5, changed=5)
+    ids = store(connection, first, ended, other)
+    assert read_memory(connection, "usd") == {"bitcoin": {"move_24h": ended}, "ethereum": {"move_24h": other}}
+    assert read_memory(connection, "eur") == {}
+    ids += store(connection, next_one)
+    assert [row.id for row in open_incidents(connection)] == [other.id, next_one.id]
+    assert len(set(ids)) == 4
+    assert sorted(ids) == sorted(connection.execute(schema.alerts.select()).scalars())
+
+
+def test_an_acknowledgement_is_kept_until_a_new_incident_begins(connection):
+    i = schema.incidents
+    store(connection, incident(), incident("ethereum"))
+    connection.execute(update(i).values(acknowledged_at=TEN, acknowledged_by="Ada: looking into it"))
+    store(connection, incident(state="worse", changed=1), incident("ethereum", opened=2, changed=2))
+    rows = connection.execute(i.select().with_only_columns(i.c.coin, i.c.acknowledged_at, i.c.acknowledged_by))
+    assert sorted(rows.all()) == [("bitcoin", TEN, "Ada: looking into it"), ("ethereum", None, None)]
+
+
+def quarantine(connection, coin, hours, source="live", **values):
+    row = {"value": "9e9", "reason": "far away", "snapshot": "s", "state": "held", "held_at": TEN}
+    keys = {"coin": coin, "currency": "usd", "ts": at(hours), "source": source}
+    connection.execute(insert(schema.quarantine).values({**row, **keys, **values}))
+
+
+def test_quarantined_values_of_the_open_incident_or_since_the_last_one_are_read_by_one_statement(connection):
+    quarantine(connection, "new", 0)
+    quarantine(connection, "history", 0, source="history")
+    quarantine(connection, "euro", 0, currency="eur")
+    for coin in ("open", "ended", "again"):
+        quarantine(connection, coin, -9, state="rejected")
+    quarantine(connection, "open", 0)
+    quarantine(connection, "again", 4)
+    store(
+        connection,
+        incident("open", "bad_value"),
+        incident("ended", "bad_value", "resolved", -9, -8),
+        incident("again", "bad_value", "resolved", -9, -8),
+    )
+    price = {"coin": "open", "currency": "usd", "price": 100, "snapshot": "s"}
+    connection.execute(
+        insert(schema.prices),
+        [
+            {**price, "ts": at(1), "source": "live"},
+            {**price, "ts": at(-1), "source": "live"},
+            {**price, "ts": at(2), "source": "history"},
+        ],
+    )
+    statements = []
+    event.listen(connection, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    found = see_quarantine(connection, "usd", at(5))
+    assert len(statements) == 1
+    assert [(each.incident.coin, each.incident.state, each.ts) for each in found] == [
+        ("again", "firing", at(4)),
+        ("new", "firing", TEN),
+        ("open", "resolved", at(1)),
+    ]
+
+
+def test_only_prices_with_statistics_are_decided_on_and_each_once(world, caplog):
+    caplog.set_level("INFO")
+    for step in world.ingest_steps(world.clock.now):
+        step()
+    load_raw_prices(world.app())
+    assert detect_anomalies(world.app(), "run") == []
+    compute_rolling_statistics(world.app())
+    (message,) = detect_anomalies(world.app(), "run")
+    assert "BTC" in message
+    assert detect_anomalies(world.app(), "run") == []
+    assert [tuple(row) for row in world.rows("alerts", "rule", "state", "ts", "run_id")] == [
+        ("move_1h", "firing", world.clock.now, "run")
+    ]
+    assert "learning" not in caplog.text
+
+
+def test_in_the_warm_up_the_log_says_how_much_was_learned(world, caplog):
+    caplog.set_level("INFO")
+    for step in [*world.ingest_steps(world.clock.now)[:2], *world.process_steps()[:3]]:
+        step()
+    assert "bitcoin: learning, 0 of 48" in caplog.text
+
+
+def test_an_incident_is_the_same_after_it_was_stored(connection):
+    kept = replace(incident(), notified_move=0.1 + 0.2, reference_price=1 / 3)
+    store(connection, kept)
+    assert read_memory(connection, "usd")["bitcoin"]["move_24h"] == kept

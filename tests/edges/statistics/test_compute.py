@@ -1,0 +1,97 @@
+from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
+
+import pytest
+from sqlalchemy import text
+
+from coinwatch.statistics.compute import compute_rolling_statistics
+from coinwatch.warehouse import schema
+from coinwatch.warehouse.engine import open_warehouse
+from coinwatch.warehouse.work import clear_work, mark_work, pending_work
+
+TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
+
+
+def at(hours):
+    return TEN + timedelta(hours=hours)
+
+
+def take_work(pipeline, step):
+    """Return the pending work of a step, by coin, and clear it."""
+    rows = pipeline.rows(schema.pending_work, "coin", "since", step=step)
+    with pipeline.app.warehouse.begin() as connection:
+        clear_work(connection, step, "usd", {row.coin: row.since for row in rows})
+    return {row.coin: row.since for row in rows}
+
+
+def test_new_rows_are_computed_once_and_leave_work_for_the_steps_after(pipeline):
+    pipeline.load(0, 1, source="history")
+    pipeline.load(2, 3)
+    pipeline.load(1, source="history", coin="ethereum")
+    assert compute_rolling_statistics(pipeline.app) == {"bitcoin": 4, "ethereum": 1}
+    assert compute_rolling_statistics(pipeline.app) == {}
+    assert take_work(pipeline, "export") == {"bitcoin": at(0), "ethereum": at(1)}
+    assert take_work(pipeline, "detection") == {"bitcoin": at(2)}, "hours of history raise no alert"
+    uploads = pipeline.rows(schema.pending_uploads, "hour", layer="processed")
+    assert [hour for (hour,) in uploads] == [at(0), at(1), at(2), at(3)]
+
+
+@pytest.mark.parametrize(
+    ("hour", "source", "since"),
+    [
+        pytest.param(1, "history", 4, id="an hour filled in later: the newest price may mean something else now"),
+        pytest.param(3, "live", 3, id="a live price in the place of history"),
+        pytest.param(2.5, "live", 2.5, id="a live price that comes late, as one released from quarantine"),
+        pytest.param(5, "history", None, id="the newest price is history"),
+    ],
+)
+def test_detection_gets_new_live_prices_and_the_newest_one(pipeline, hour, source, since):
+    pipeline.load(0, 2, 4)
+    pipeline.load(3, source="history")
+    compute_rolling_statistics(pipeline.app)
+    take_work(pipeline, "detection")
+    pipeline.load(hour, source=source)
+    compute_rolling_statistics(pipeline.app)
+    assert take_work(pipeline, "detection") == ({} if since is None else {"bitcoin": at(since)})
+
+
+def test_hour_by_hour_it_is_the_same_as_at_once_also_after_an_outage(pipeline, tmp_path):
+    hours = [*range(60), 60.5, 61, 200, 201, *range(203, 230)]
+    engine = open_warehouse(f"sqlite:///{tmp_path / 'other.db'}")
+    other = type(pipeline)(engine, tmp_path)
+    pipeline.load(*hours)
+    pipeline.load(*hours[5:], coin="ethereum", currency="eur", price="7")
+    compute_rolling_statistics(pipeline.app)
+    for number, hour in enumerate(hours):
+        other.load(hour)
+        if number >= 5:
+            other.load(hour, coin="ethereum", currency="eur", price="7")
+        compute_rolling_statistics(other.app)
+    assert other.rows(schema.price_statistics) == pipeline.rows(schema.price_statistics)
+    engine.dispose()
+
+
+def test_work_that_another_run_adds_while_this_one_does_its_own_is_kept(postgres):
+    """Detection reads its work; then another run computes an hour more; then the first one clears what it did."""
+    engine = open_warehouse(postgres.new_database())
+    with engine.begin() as connection:
+        mark_work(connection, "detection", "usd", {"bitcoin": at(0)})
+    done = Event()
+
+    def other_run():
+        with engine.begin() as connection:
+            mark_work(connection, "detection", "usd", {"bitcoin": at(1)})
+        done.set()
+
+    thread = Thread(target=other_run)
+    with engine.begin() as connection:
+        work = pending_work(connection, "detection")["usd"]
+        thread.start()
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        while not done.is_set() and not connection.execute(waiting).scalar():
+            pass
+        clear_work(connection, "detection", "usd", work)
+    thread.join()
+    with engine.begin() as connection:
+        assert pending_work(connection, "detection") == {"usd": {"bitcoin": at(1)}}
+    engine.dispose()
