@@ -1,30 +1,31 @@
-"""Every 15 minutes: does the pipeline itself do what it should, and do people hear of what they should?
+"""Every 15 minutes: does the pipeline work, and are operators notified of what they should know?
 
-Looks for a coin without a fresh price for 2 hours, an hour whose run is late, alerts that do not reach Slack, uploads
-that pile up, and failed tasks; delivers whatever waits; and leaves a heartbeat. A trouble is told once when it begins,
-once a day while it lasts, and once when it is over, and looks otherwise than an alert about the market.
+Checks for stale prices, a late run, undelivered alerts, an upload backlog, failed tasks and a short request budget;
+sends what is due to Slack; and writes a heartbeat. Operators get a message when an issue opens, once a day while it
+stays open and nobody acknowledged it, and when it is resolved.
 
 **Started** by the clock, five minutes past each quarter of an hour; also by hand.
 
-**Reads** the warehouse and the data folder; asks nobody for prices.
-**Writes** troubles and their messages into the warehouse, Slack messages (connection `slack_failures`; without it
-`slack_default`), `heartbeat.json` in the data folder, and a call of `COINWATCH_HEARTBEAT_URL` if that is set.
+**Reads** the warehouse and the data folder, and asks Airflow whether failed tasks succeeded since; sends no request to
+CoinGecko.
+**Writes** `pipeline_issues` in the warehouse, Slack messages (connection `slack_failures`, without it `slack_default`),
+`heartbeat.json` in the data folder, and calls `COINWATCH_HEARTBEAT_URL` if that is set.
 
-**When it fails** the task's log says what to do. `deliver_waiting` fails only if somebody has to act: the webhook is
-dead or wrong. While no channel can tell of the open troubles the heartbeat is not sent on, so that whoever waits for it
+**When it fails** the task's log says what to do. `deliver_waiting` fails only if an operator has to act: the webhook is
+revoked or wrong. While operators cannot be notified of an open issue the heartbeat URL is not called, so a monitor
 outside notices.
 
-**Safe to run again:** yes, at any time; what has been told is not told again.
+**Safe to run again:** yes, at any time; no notification is sent twice.
 """
 
 from airflow.sdk import TriggerRule, dag, task
 
-from coinwatch.app import App, open_watch
+from coinwatch.app import App
 from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(
-    # Off the full hour, when ingest_prices runs.
+    # Not at the full hour, when ingest_prices runs.
     schedule="5-59/15 * * * *",
     start_date=START_DATE,
     catchup=False,
@@ -34,25 +35,29 @@ from coinwatch.tasks import DEFAULT_ARGS, START_DATE
     tags=["operate"],
 )
 def watch_feed():
-    """The pipeline's own troubles, and a sign of life."""
+    """Watch the pipeline itself."""
 
     @task
     def check_feed() -> list[str]:
-        """Look for troubles of the pipeline itself."""
-        return open_watch().check_feed()
+        """Report and resolve pipeline issues."""
+        from coinwatch.health import checks
+
+        return checks.check_feed(App())
 
     @task
     def deliver_waiting() -> int:
-        """Deliver what Slack has not got yet."""
+        """Send what Slack does not have yet."""
         from coinwatch.health import checks
 
         return checks.deliver_waiting(App())
 
-    # The pipeline lives, also when Slack does not.
+    # Also when Slack is down.
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def write_heartbeat() -> str:
-        """Leave a sign of life for whoever waits for it outside."""
-        return open_watch().write_heartbeat()
+        """Show a monitor outside that the pipeline works."""
+        from coinwatch.health import heartbeat
+
+        return heartbeat.write_heartbeat(App())
 
     check_feed() >> deliver_waiting() >> write_heartbeat()
 

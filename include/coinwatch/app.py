@@ -1,4 +1,4 @@
-"""What the steps work with: settings, rules, clock, and the clients of everything outside, made at first use."""
+"""What the steps work with: settings, rules, clock, and a client for each service, created at first use."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow.sdk import Connection
+from airflow.sdk import Connection, get_current_context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COINGECKO_URL = "https://api.coingecko.com/api/v3"
-"""Keyless, when no connection says otherwise."""
+"""Used without a connection or a host in it."""
 
 
 class ConnectionProblem(CoinwatchError):
-    """A connection exists, but cannot be used as it is."""
+    """A connection has a wrong value."""
 
     retryable = False
 
 
 def utc_now() -> datetime:
-    """Return the present; steps get it as ``app.clock``."""
+    """Return the present; steps read it from ``app.clock``."""
     return datetime.now(UTC)
 
 
@@ -51,9 +51,7 @@ def find_connection(conn_id: str) -> Any | None:
 
 
 class App:
-    """Everything a step works with. Each client is made when it is first used, from Airflow's connections.
-
-    A subclass may override any of the properties; tests do.
+    """Everything a step works with; clients are created at first use, from Airflow's connections.
 
     Attributes:
         settings: The environment's settings.
@@ -80,11 +78,7 @@ class App:
 
     @cached_property
     def client(self) -> "CoinGeckoClient":
-        """The CoinGecko client, with the host and the key of ``coingecko_default``; keyless without it.
-
-        Raises:
-            ConnectionProblem: The connection's plan or host is wrong.
-        """
+        """The CoinGecko client, with the host and the key of ``coingecko_default``; keyless without it."""
         from coinwatch.coingecko.client import PER_MINUTE, PER_MONTH, CoinGeckoClient
         from coinwatch.coingecko.requests import RequestMeter
 
@@ -110,11 +104,7 @@ class App:
 
     @cached_property
     def warehouse(self) -> "Engine":
-        """The database of ``warehouse_default``, migrated; without that connection ``warehouse.db`` in the data folder.
-
-        Raises:
-            ConnectionProblem: The connection is neither PostgreSQL nor SQLite.
-        """
+        """The database of ``warehouse_default``, migrated; without it ``warehouse.db`` in the data folder."""
         from coinwatch.warehouse.engine import open_warehouse
 
         return open_warehouse(self.warehouse_url)
@@ -134,7 +124,7 @@ class App:
             raise ConnectionProblem(
                 f"connection {s.WAREHOUSE_CONN_ID} has type {connection.conn_type!r}; allowed are postgres and sqlite"
             )
-        # Airflow reads sqlite:////folder/file into the schema; a connection made in the UI has the path as its host.
+        # Airflow parses the path of sqlite:////folder/file as the schema; in the UI it is typed as the host.
         path = connection.host or connection.schema
         if not path:
             raise ConnectionProblem(f"connection {s.WAREHOUSE_CONN_ID}: set its host to the path of the SQLite file")
@@ -157,37 +147,38 @@ class App:
 
         from coinwatch.s3.store import S3Store
 
-        # By default an unreachable endpoint blocks each upload for minutes.
+        # With boto3's defaults an unreachable endpoint blocks each upload for minutes.
         config = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 3})
         wanted = S3Hook(aws_conn_id=s.AWS_CONN_ID).conn_config.botocore_config
-        # The hook uses either the connection's configuration or ours; the connection's values win.
+        # The hook uses one configuration, the connection's or ours: merged, with the connection's values first.
         client = S3Hook(aws_conn_id=s.AWS_CONN_ID, config=config.merge(wanted) if wanted else config).get_conn()
         return S3Store(client, self.settings.s3_bucket, self.settings.s3_prefix)
 
     @property
     def simulated(self) -> bool:
-        """Whether the prices come from the sandbox; every message has to say so."""
+        """Whether the prices come from the sandbox; every message says so."""
         connection = find_connection(s.COINGECKO_CONN_ID)
         return connection is not None and bool(connection.extra_dejson.get("simulated"))
 
     @property
     def airflow_url(self) -> str:
-        """The address of Airflow's UI, for links in messages."""
+        """The URL of Airflow's UI, for links in messages."""
         return str(conf.get("api", "base_url", fallback="") or "http://localhost:8080").rstrip("/")
+
+    def task_states(self, dag_id: str, task_id: str) -> dict[str, dict[str, str]]:
+        """Return the states of a task by run id, for each of its instances; works inside a task only."""
+        states: dict[str, dict[str, str]] = get_current_context()["ti"].get_task_states(dag_id, task_ids=[task_id])
+        return states
 
 
 def coingecko_plan(connection: Any | None) -> "Plan":
-    """Return the plan of ``coingecko_default``: keyless, demo or pro.
-
-    Raises:
-        ConnectionProblem: Its extra names another plan.
-    """
+    """Return the plan of ``coingecko_default``: keyless, demo or pro."""
     if connection is None:
         return "keyless"
     plan = connection.extra_dejson.get("plan", "demo")
     if plan not in ("demo", "pro"):
         raise ConnectionProblem(
-            f'connection {s.COINGECKO_CONN_ID}: "plan" in its extra is {plan!r}; allowed are demo and pro'
+            f'connection {s.COINGECKO_CONN_ID}: "plan" in the extra is {plan!r}; allowed are demo and pro'
         )
     return cast("Plan", plan) if connection.password else "keyless"
 
@@ -200,15 +191,15 @@ def base_url(connection: Any) -> str:
     """
     host = connection.host or COINGECKO_URL
     if "@" in host or "?" in host:
-        # Logs and messages repeat the address.
+        # Logs and messages show the URL.
         raise ConnectionProblem(
-            f"connection {connection.conn_id}: its host contains '@' or '?'; put the key into the password, and only "
+            f"connection {connection.conn_id}: the host contains '@' or '?'; put the key into the password, and only "
             f"the base URL into the host, for example {COINGECKO_URL}"
         )
     if "://" not in host:
         if connection.schema not in (None, "", "http", "https"):
             raise ConnectionProblem(
-                f"connection {connection.conn_id}: its schema is {connection.schema!r}; put the whole base URL into "
+                f"connection {connection.conn_id}: the schema is {connection.schema!r}; put the whole base URL into "
                 f"the host, for example {COINGECKO_URL}"
             )
         host = f"{connection.schema or 'https'}://{host}"
@@ -234,31 +225,9 @@ def _chart_uploads() -> "ChartUploads | None":
     channel = str(connection.extra_dejson.get("channel") or "")
     if not channel or not connection.password:
         log.warning(
-            'connection %s: charts need a bot token as its password and {"channel": "C0123456789"}, the id of the '
-            "channel, in its extra; notifications are sent without charts",
+            "connection %s: charts need a bot token as the password and the id of the channel in the extra, for "
+            'example {"channel": "C0123456789"}; notifications are sent without charts',
             s.SLACK_API_CONN_ID,
         )
         return None
     return open_chart_uploads(channel)
-
-
-# -- bags of collaborators that steps with an `app` argument replace one by one --------------------------------------
-
-
-def open_watch() -> Any:
-    """What the steps of `watch_feed` work with."""
-    from coinwatch.coingecko.requests import budget
-    from coinwatch.health.checks import Watch
-
-    app = App()
-    return Watch(app.settings, app.warehouse, app.rules, app.clock, lambda: budget(app))
-
-
-def open_failures() -> Any:
-    """What is done about tasks that failed."""
-    from coinwatch.health.task_failures import Failures
-
-    app = App()
-    return Failures(
-        app.settings.data_dir / s.FAILED_TASKS, app.clock, lambda: app, lambda: app.slack, simulated=app.simulated
-    )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from coinwatch.sandbox.faults import Fault
 from coinwatch.times import floor_hour
 
 
@@ -42,11 +43,11 @@ def connections(make_world, monkeypatch, clock, airflow_database, tmp_path):
     return world
 
 
-def airflow(*arguments):
+def airflow(*arguments, fails=False):
     """Run a command as people type it."""
     command = [sys.executable, "-m", "airflow", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert bool(done.returncode) == fails, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
 
@@ -94,3 +95,21 @@ def test_the_dags_run_as_a_whole_and_twice_is_the_same_as_once(connections, tmp_
     # Nothing is missing any more.
     assert [name for name, _, _ in events(tmp_path)[0][5:]] == ["raw_prices"]
     assert "hidden" not in said
+
+
+def test_a_failed_task_is_an_issue_until_a_later_run_succeeds(connections):
+    world = connections
+    as_of = floor_hour(world.clock.now).isoformat()
+    world.coingecko.faults.append(Fault("key_rejected"))
+    output = airflow("dags", "test", "ingest_prices", as_of, fails=True)
+    failed = world.rows("pipeline_issues", "key", "state", "notified_state")
+    assert ("task:ingest_prices.fetch_prices", "open", "open") in failed
+    assert len(world.slack.messages) == len(failed)
+    world.coingecko.faults.clear()
+    for dag_id in ("ingest_prices", "process_prices", "watch_feed"):
+        output += airflow("dags", "test", dag_id, as_of)
+    issues = world.rows("pipeline_issues", "key", "state", "notified_state")
+    assert issues == [(key, "resolved", "resolved") for key, *_ in failed]
+    heartbeat = json.loads((world.settings.data_dir / "heartbeat.json").read_bytes())
+    assert (heartbeat["issues"], heartbeat["undelivered_alerts"]) == ([], 0)
+    assert "hidden" not in output

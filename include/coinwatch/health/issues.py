@@ -1,25 +1,25 @@
 """Pipeline issues: one row for each thing that is wrong with the pipeline itself, level-triggered.
 
-A check reports an issue whenever it sees it and resolves it whenever it does not; the first report opens it. What has
-to be sent follows from the state and the state that operators were last notified of, as in Alertmanager's notification
-log: no second outbox, and no change that can be missed.
+A check reports an issue whenever it sees it and resolves it whenever it does not; the first report opens it. Which
+notifications are due follows from the state and the last notified state, as in Alertmanager's notification log.
 """
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, or_, select, update
+from sqlalchemy import Connection, Row, and_, exists, or_, select, update
 
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
 
 REMIND_AFTER = timedelta(hours=24)
-"""An open issue that nobody acknowledged is sent again after this long."""
+"""Operators are reminded this long after the last notification of an open issue that nobody acknowledged."""
 
 NO_GRACE = timedelta(0)
 
 _i = schema.pipeline_issues.c
+_s = schema.silences.c
 
 
 def report(
@@ -32,6 +32,7 @@ def report(
     at: datetime,
     link: str | None = None,
     grace: timedelta = NO_GRACE,
+    coins: Sequence[str] = (),
 ) -> None:
     """Open an issue, or update it if it is open.
 
@@ -39,11 +40,12 @@ def report(
         connection: The caller's transaction.
         key: Names the issue, for example ``uploads`` or ``task:ingest_prices.fetch_prices``.
         title: The issue in a few words.
-        detail: What happened, and to whom.
+        detail: What happened.
         action: What to do.
         at: The present.
         link: The page to look at.
         grace: Operators are notified only once the issue has been open for this long.
+        coins: The coins it concerns; one that is added later notifies operators again.
     """
     old = find(connection, key)
     row: dict[str, Any] = {
@@ -53,6 +55,7 @@ def report(
         "detail": detail,
         "action": action,
         "link": link,
+        "coins": ",".join(coins),
         "opened_at": at,
         "seen_at": at,
         "seen_count": 1,
@@ -67,6 +70,8 @@ def report(
     if old is not None and old.state == "open":
         kept = ("opened_at", "notify_after", "acknowledged_at", "acknowledged_by", "delivery_error")
         row |= {name: getattr(old, name) for name in kept} | {"seen_count": old.seen_count + 1}
+        if not set(coins) <= set(old.coins.split(",")):
+            row |= {"notified_at": None, "acknowledged_at": None, "acknowledged_by": None}
     upsert(connection, schema.pipeline_issues, [row])
 
 
@@ -77,7 +82,7 @@ def resolve(connection: Connection, key: str, at: datetime, detail: str = "") ->
         connection: The caller's transaction.
         key: As it was reported.
         at: The present.
-        detail: What holds now; stands before the old detail.
+        detail: What holds now; put before the old detail.
     """
     old = find(connection, key)
     if old is None or old.state != "open":
@@ -101,28 +106,30 @@ def open_issues(connection: Connection, prefix: str = "") -> Sequence[Row[Any]]:
 def due(connection: Connection, now: datetime) -> Sequence[Row[Any]]:
     """Return the issues that operators have to be notified of: opened, resolved or due for a reminder.
 
-    One that was resolved before operators knew of it is not due.
+    One that was resolved before operators were notified is not due, nor is one whose key is silenced.
     """
-    opened = and_(_i.state == "open", or_(_i.notified_state.is_(None), _i.notified_state != "open"))
-    reminder = and_(_i.state == "open", _i.notified_at <= now - REMIND_AFTER, _i.acknowledged_at.is_(None))
+    is_open = _i.state == "open"
+    opened = and_(is_open, or_(_i.notified_state.is_distinct_from("open"), _i.notified_at.is_(None)))
+    reminder = and_(is_open, _i.notified_at <= now - REMIND_AFTER, _i.acknowledged_at.is_(None))
     resolved = and_(_i.state == "resolved", _i.notified_state == "open")
+    silenced = exists().where(_s.rule == _i.key, _s.until > now)
     query = select(schema.pipeline_issues).where(or_(and_(opened, _i.notify_after <= now), reminder, resolved))
-    return connection.execute(query.order_by(_i.opened_at, _i.key)).all()
+    return connection.execute(query.where(~silenced).order_by(_i.opened_at, _i.key)).all()
 
 
 def mark_notified(connection: Connection, issues: Sequence[Row[Any]], at: datetime) -> None:
-    """Note that operators were notified of issues, in the state they were read in."""
+    """Record that operators were notified of issues, in the state they were read in."""
     for issue in issues:
         values = {"notified_state": issue.state, "notified_at": at, "delivery_error": None}
         connection.execute(update(schema.pipeline_issues).where(_i.key == issue.key).values(**values))
 
 
 def mark_failed(connection: Connection, keys: Sequence[str], error: str) -> None:
-    """Note why a notification was not delivered; it stays due."""
+    """Record why notifications were not delivered; they stay due."""
     connection.execute(update(schema.pipeline_issues).where(_i.key.in_(keys)).values(delivery_error=error))
 
 
 def acknowledge(connection: Connection, keys: Sequence[str], by: str, at: datetime) -> None:
-    """Note that an operator takes care of open issues: no more reminders until they are resolved."""
+    """Record that an operator takes care of open issues: no more reminders until they are resolved."""
     where = (_i.key.in_(keys), _i.state == "open")
     connection.execute(update(schema.pipeline_issues).where(*where).values(acknowledged_at=at, acknowledged_by=by))

@@ -1,0 +1,270 @@
+"""How do things stand? Read once from the warehouse, for the watch, the doctor, the command, reports and the page."""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy import Connection, Text, column, func, select, values
+
+from coinwatch.alerts.incidents import open_incidents
+from coinwatch.coingecko.requests import Budget, budget
+from coinwatch.errors import CoinwatchError
+from coinwatch.health import issues
+from coinwatch.settings import Settings
+from coinwatch.times import format_time
+from coinwatch.warehouse import schema
+
+if TYPE_CHECKING:
+    from coinwatch.app import App
+
+log = logging.getLogger(__name__)
+
+LAYERS = ("raw", "processed", "archive")
+
+NAMES_SHOWN = 5
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_a = schema.alerts.c
+_p = schema.prices.c
+_w = schema.pending_work.c
+
+
+class CoinStatus(BaseModel):
+    """One coin: how many prices are stored from when to when, and price and statistics at the as-of time, if any."""
+
+    coin: str
+    currency: str
+    rows: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    price: float | None = None
+    source: str | None = None
+    points_24h: int | None = None
+    rolling_mean_24h: float | None = None
+    rolling_std_24h: float | None = None
+    zscore_24h: float | None = None
+    change_1h_pct: float | None = None
+    change_24h_pct: float | None = None
+    sigma_1h_pct: float | None = None
+
+
+class AlertStatus(BaseModel):
+    """An alert of the last day."""
+
+    severity: str
+    message: str
+    delivery: str
+    delivery_error: str | None
+
+
+class IncidentStatus(BaseModel):
+    """An open incident."""
+
+    id: str
+    coin: str
+    rule: str
+    state: str
+    opened_at: datetime
+
+
+class IssueStatus(BaseModel):
+    """An open pipeline issue."""
+
+    key: str
+    title: str
+    detail: str
+    action: str
+    link: str | None
+    opened_at: datetime
+
+
+class Undelivered(BaseModel):
+    """Alerts that Slack does not have yet; ``oldest`` and ``error`` are those of the pending ones."""
+
+    pending: int = 0
+    oldest: datetime | None = None
+    error: str | None = None
+    not_configured: int = 0
+
+
+class Backlog(BaseModel):
+    """What S3 does not have yet: partitions, and the snapshots in the manifest's last bytes."""
+
+    partitions: int = 0
+    manifest_bytes: int = 0
+
+    def __str__(self) -> str:
+        """Return it for messages; empty if nothing is left."""
+        counts = ((self.partitions, "partitions"), (self.manifest_bytes, "bytes of the archive's manifest"))
+        return " and ".join(f"{count:,} {what}" for count, what in counts if count)
+
+
+class Status(BaseModel):
+    """How things stand.
+
+    Attributes:
+        at: When it was read.
+        as_of: The time of the coins' prices; None: the newest of each.
+        alerts: Of the last 24 hours, newest first.
+        objects: What S3 has, by layer.
+        left: Work that is left, a sentence each.
+        incidents: Open ones, oldest first; so are the issues.
+    """
+
+    at: datetime
+    as_of: datetime | None
+    simulated: bool
+    coins: list[CoinStatus]
+    alerts: list[AlertStatus]
+    objects: dict[str, int]
+    left: list[str]
+    incidents: list[IncidentStatus]
+    issues: list[IssueStatus]
+    undelivered: Undelivered
+    backlog: Backlog
+    budget: Budget | None
+
+    @property
+    def without_price(self) -> list[str]:
+        """The coins that have no price at the as-of time."""
+        return [coin.coin for coin in self.coins if coin.price is None]
+
+
+def read(app: "App", as_of: datetime | None = None) -> Status:
+    """Return how things stand.
+
+    Args:
+        app: The app.
+        as_of: A run's as-of time; without it the newest price of each coin is returned.
+    """
+    now = app.clock()
+    # In a transaction of its own.
+    requests = read_budget(app)
+    with app.warehouse.begin() as connection:
+        backlog = upload_backlog(connection, app.settings)
+        return Status(
+            at=now,
+            as_of=as_of,
+            simulated=app.simulated,
+            coins=_coins(connection, app.settings, as_of),
+            alerts=_alerts(connection, (as_of or now) - timedelta(hours=24)),
+            objects=_objects(connection, app.settings),
+            left=_left(connection, app.settings, backlog),
+            incidents=_rows(IncidentStatus, open_incidents(connection)),
+            issues=_rows(IssueStatus, issues.open_issues(connection)),
+            undelivered=undelivered(connection),
+            backlog=backlog,
+            budget=requests,
+        )
+
+
+def _rows(model: type[Model], rows: Sequence[Any]) -> list[Model]:
+    return [model.model_validate(row, from_attributes=True) for row in rows]
+
+
+def read_budget(app: "App") -> Budget | None:
+    """Return this month's requests to CoinGecko; None if the connection to CoinGecko is wrong."""
+    try:
+        return budget(app)
+    except CoinwatchError as error:
+        log.warning("no request budget: %s", error)
+        return None
+
+
+def newest_prices(connection: Connection, settings: Settings) -> dict[str, datetime]:
+    """Return the time of the newest price of each coin that has one: one lookup in the index for each."""
+    coins = values(column("coin", Text), name="coins").data([(coin,) for coin in settings.coins]).cte("coins")
+    newest = select(func.max(_p.ts)).where(_p.coin == coins.c.coin, _p.currency == settings.currency)
+    rows = connection.execute(select(coins.c.coin, newest.scalar_subquery().label("ts")))
+    return {row.coin: row.ts for row in rows if row.ts is not None}
+
+
+def undelivered(connection: Connection) -> Undelivered:
+    """Return the alerts that Slack does not have yet."""
+    query = select(_a.delivery, func.count(), func.min(_a.raised_at), func.max(_a.delivery_error))
+    found = Undelivered()
+    for delivery, count, oldest, error in connection.execute(
+        query.where(_a.delivery.in_(("pending", "not_configured"))).group_by(_a.delivery)
+    ):
+        if delivery == "pending":
+            found.pending, found.oldest, found.error = count, oldest, error
+        else:
+            found.not_configured = count
+    return found
+
+
+def upload_backlog(connection: Connection, settings: Settings) -> Backlog:
+    """Return what S3 does not have yet; empty without a bucket."""
+    if not settings.s3_bucket:
+        return Backlog()
+    partitions = connection.execute(select(func.count()).select_from(schema.pending_uploads)).scalar_one()
+    manifest = settings.archive_path / "manifest.jsonl"
+    prefix = f"{settings.s3_prefix}/" if settings.s3_prefix else ""
+    read = _positions(connection).get(f"manifest:{prefix}{settings.s3_bucket}", 0)
+    size = manifest.stat().st_size if manifest.exists() else 0
+    return Backlog(partitions=partitions, manifest_bytes=max(0, size - read))
+
+
+def named(names: Sequence[str]) -> str:
+    """Return names for a sentence, the first few and how many more there are."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _coins(connection: Connection, settings: Settings, as_of: datetime | None) -> list[CoinStatus]:
+    counts = select(_p.coin, func.count().label("rows"), func.min(_p.ts).label("first"), func.max(_p.ts).label("last"))
+    counts = counts.where(_p.currency == settings.currency).group_by(_p.coin)
+    stored = {row.coin: row._asdict() for row in connection.execute(counts)}
+    s = schema.price_statistics.c
+    same = (s.coin == _p.coin) & (s.currency == _p.currency) & (s.ts == _p.ts)
+    # The columns of both tables have the same values.
+    query = select(schema.price_statistics, _p.source).join_from(schema.prices, schema.price_statistics, same)
+    query = query.where(_p.currency == settings.currency)
+    if as_of is not None:
+        query = query.where(_p.ts == as_of)
+    else:
+        newest = counts.subquery()
+        query = query.join(newest, (newest.c.coin == _p.coin) & (newest.c.last == _p.ts))
+    priced = {row.coin: row._asdict() for row in connection.execute(query)}
+    return [
+        CoinStatus.model_validate(
+            {"coin": coin, "currency": settings.currency, **stored.get(coin, {}), **priced.get(coin, {})}
+        )
+        for coin in settings.coins
+    ]
+
+
+def _alerts(connection: Connection, since: datetime) -> list[AlertStatus]:
+    query = select(schema.alerts).where(_a.raised_at >= since).order_by(_a.raised_at.desc(), _a.id)
+    return _rows(AlertStatus, connection.execute(query).all())
+
+
+def _objects(connection: Connection, settings: Settings) -> dict[str, int]:
+    o = schema.s3_objects.c
+    prefix = f"{settings.s3_prefix}/" if settings.s3_prefix else ""
+    counts = [func.count().filter(o.key.startswith(f"{prefix}{layer}/", autoescape=True)) for layer in LAYERS]
+    row = connection.execute(select(*counts).where(o.bucket == settings.s3_bucket)).one()
+    return dict(zip(LAYERS, row, strict=True))
+
+
+def _positions(connection: Connection) -> dict[str, int]:
+    table = schema.log_positions
+    return {row.log: row.position for row in connection.execute(select(table.c.log, table.c.position))}
+
+
+def _left(connection: Connection, settings: Settings, backlog: Backlog) -> list[str]:
+    read, left = _positions(connection), []
+    for coin in settings.coins:
+        path = settings.raw_path(coin)
+        unread = (path.stat().st_size if path.exists() else 0) - read.get(f"raw:{coin}", 0)
+        if unread > 0:
+            left.append(f"{unread:,} bytes of {path} are not in the warehouse")
+    work = connection.execute(select(schema.pending_work).order_by(_w.step, _w.since, _w.coin))
+    for step, group in groupby(work, lambda row: row.step):
+        rows = list(group)
+        left.append(f"{step}: work is left for {named([row.coin for row in rows])}, from {format_time(rows[0].since)}")
+    return [*left, f"{backlog} are not in S3"] if str(backlog) else left

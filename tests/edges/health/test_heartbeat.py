@@ -1,0 +1,99 @@
+import json
+import logging
+from datetime import timedelta
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import insert
+
+from coinwatch.health import issues
+from coinwatch.health.checks import deliver_waiting
+from coinwatch.health.heartbeat import write_heartbeat
+from coinwatch.sandbox.http import Response, SandboxServer
+from coinwatch.warehouse import schema
+
+HOUR = timedelta(hours=1)
+
+
+class Monitor(SandboxServer):
+    """A dead man's switch."""
+
+    def __init__(self, status=200):
+        super().__init__()
+        self.calls = []
+        self.status = status
+
+    def respond(self, request):
+        self.calls.append((request.method, request.path))
+        return Response(self.status, b"OK")
+
+
+@pytest.fixture
+def beat(world):
+    """Write the heartbeat, with a URL and other settings."""
+
+    def beat(url="", **settings):
+        update = {"heartbeat_url": SecretStr(url), **settings}
+        return write_heartbeat(world.app(settings=world.settings.model_copy(update=update)))
+
+    return beat
+
+
+@pytest.fixture
+def report(world, noon):
+    def report():
+        with world.warehouse().begin() as connection:
+            issues.report(connection, "uploads", title="t", detail="d", action="a", at=noon)
+
+    return report
+
+
+def test_the_file_says_how_things_stand(world, beat, report, noon):
+    price = {"coin": "bitcoin", "currency": "usd", "ts": noon, "price": 1, "source": "live", "snapshot": "s"}
+    with world.warehouse().begin() as connection:
+        connection.execute(insert(schema.prices), [price])
+    report()
+    world.clock.now = noon + HOUR
+    path = world.settings.data_dir / "heartbeat.json"
+    assert beat(coins=("bitcoin", "ethereum")) == f"{path} written"
+    assert json.loads(path.read_bytes()) == {
+        "at": "2026-11-22T13:00:00Z",
+        "ok": False,
+        "issues": [{"key": "uploads", "title": "t", "detail": "d", "since": "2026-11-22T12:00:00Z"}],
+        "unnotified_issues": 1,
+        "undelivered_alerts": 0,
+        "newest_price": {"bitcoin": "2026-11-22T12:00:00Z", "ethereum": None},
+    }
+
+
+def test_the_url_is_called_and_never_shown(beat, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    with Monitor() as monitor:
+        done = beat(f"{monitor.origin}/ping/s3cr3t")
+    assert monitor.calls == [("GET", "/ping/s3cr3t")]
+    assert done.endswith("URL called (HTTP 200)")
+    assert "s3cr3t" not in done + caplog.text + "".join(capfd.readouterr())
+
+
+def test_a_monitor_that_refuses_the_call_fails_nothing(beat, caplog):
+    with Monitor(503) as monitor:
+        beat(f"{monitor.origin}/ping/s3cr3t")
+    assert "(HTTPError 503)" in caplog.text
+    assert "s3cr3t" not in caplog.text
+
+
+def test_a_monitor_that_is_down_fails_nothing(beat, caplog, unused_port):
+    assert beat(f"http://127.0.0.1:{unused_port}/s3cr3t").endswith("(URLError)")
+    assert "s3cr3t" not in caplog.text
+
+
+def test_while_operators_cannot_be_notified_the_url_is_not_called(world, beat, report, noon):
+    report()
+    with Monitor() as monitor:
+        for minutes, calls in ((59, 1), (60, 1)):
+            world.clock.now = noon + timedelta(minutes=minutes)
+            beat(f"{monitor.origin}/ping")
+            assert len(monitor.calls) == calls
+        deliver_waiting(world.app())
+        beat(f"{monitor.origin}/ping")
+        assert len(monitor.calls) == 2

@@ -1,0 +1,171 @@
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event, insert
+
+from coinwatch import status
+from coinwatch.app import ConnectionProblem
+from coinwatch.health import issues
+from coinwatch.status import AlertStatus, Backlog, CoinStatus, IncidentStatus, IssueStatus, Status, Undelivered
+from coinwatch.warehouse import schema
+
+HOUR = timedelta(hours=1)
+
+STATISTICS = {
+    "price": 101.5,
+    "points_24h": 25,
+    "rolling_mean_24h": 100.0,
+    "rolling_std_24h": 0.75,
+    "zscore_24h": 2.0,
+    "change_1h_pct": -1.5,
+    "change_24h_pct": None,
+    "sigma_1h_pct": 0.5,
+}
+
+
+@pytest.fixture
+def world(make_world):
+    """Two coins and a bucket."""
+    return make_world(coins=("bitcoin", "ethereum"), s3_bucket="bucket", s3_prefix="in_it")
+
+
+def price(ts, source="live"):
+    key = {"coin": "bitcoin", "currency": "usd", "ts": ts}
+    return key | {"price": 101.5, "source": source, "snapshot": "s"}
+
+
+def alert(name, raised_at, delivery):
+    row = {"id": name, "coin": "bitcoin", "currency": "usd", "rule": "move_1h", "severity": "warning"}
+    row |= {"state": "firing", "ts": raised_at, "message": f"message {name}", "raised_at": raised_at, "run_id": "r"}
+    return row | {"delivery": delivery, "delivery_error": "HTTP 500" if delivery == "pending" else None}
+
+
+@pytest.fixture
+def stored(world, noon):
+    """Bitcoin with prices, statistics, alerts and an incident; nothing of Ethereum; an issue; files and objects."""
+    keys = ["in_it/raw/1", "in_it/raw/2", "in_it/archive/1", "inXit/raw/1", "raw/1"]
+    objects = [{"bucket": "bucket", "key": key, "sha256": "", "uploaded_at": noon} for key in keys]
+    work = {"step": "statistics", "currency": "usd", "since": noon}
+    incident = {"coin": "bitcoin", "currency": "usd", "rule": "move_1h", "id": "i", "state": "worse"}
+    incident |= {column.name: noon for column in schema.incidents.c if column.name.endswith("_at")}
+    rows = {
+        schema.prices: [price(noon), price(noon - 90 * 24 * HOUR, "history")],
+        schema.price_statistics: [
+            {"coin": "bitcoin", "currency": "usd", "ts": noon, "sigma_samples": 60, "sigma_variance": 1.0} | STATISTICS
+        ],
+        schema.alerts: [
+            alert("old", noon - 25 * HOUR, "delivered"),
+            alert("b", noon, "pending"),
+            alert("a", noon, "not_configured"),
+        ],
+        schema.s3_objects: [*objects, {**objects[0], "bucket": "other"}],
+        schema.pending_work: [{"coin": coin} | work for coin in ("ethereum", "bitcoin")],
+        schema.pending_uploads: [{"layer": "raw", "hour": noon}],
+        schema.log_positions: [
+            {"log": log, "position": position, "tail_length": 0, "tail_sha256": ""}
+            for log, position in (("raw:bitcoin", 10), ("manifest:in_it/bucket", 3))
+        ],
+    }
+    with world.warehouse().begin() as connection:
+        for table, values in rows.items():
+            connection.execute(insert(table), values)
+        columns = {column.name for column in schema.incidents.c if not column.nullable} - incident.keys()
+        connection.execute(insert(schema.incidents), [incident | dict.fromkeys(columns, 0)])
+        issues.report(connection, "late", title="t", detail="d", action="a", at=noon)
+    world.settings.raw_path("bitcoin").parent.mkdir(exist_ok=True, parents=True)
+    world.settings.raw_path("bitcoin").write_bytes(b"x" * 15)
+    world.settings.archive_path.mkdir()
+    (world.settings.archive_path / "manifest.jsonl").write_bytes(b"x" * 5)
+    return world
+
+
+def test_the_status_is_what_the_warehouse_and_the_files_have(stored, noon):
+    found = status.read(stored.app(), noon)
+    bitcoin = CoinStatus(
+        coin="bitcoin",
+        currency="usd",
+        rows=2,
+        first=noon - 90 * 24 * HOUR,
+        last=noon,
+        source="live",
+        **STATISTICS,
+    )
+    pending = AlertStatus(severity="warning", message="message b", delivery="pending", delivery_error="HTTP 500")
+    waiting = AlertStatus(severity="warning", message="message a", delivery="not_configured", delivery_error=None)
+    assert found.budget.used == 0
+    assert found == Status(
+        at=noon,
+        as_of=noon,
+        simulated=True,
+        coins=[bitcoin, CoinStatus(coin="ethereum", currency="usd")],
+        alerts=[waiting, pending],
+        objects={"raw": 2, "processed": 0, "archive": 1},
+        left=[
+            f"5 bytes of {stored.settings.raw_path('bitcoin')} are not in the warehouse",
+            "statistics: work is left for bitcoin, ethereum, from 2026-11-22T12:00:00Z",
+            "1 partitions and 2 bytes of the archive's manifest are not in S3",
+        ],
+        incidents=[IncidentStatus(id="i", coin="bitcoin", rule="move_1h", state="worse", opened_at=noon)],
+        issues=[IssueStatus(key="late", title="t", detail="d", action="a", link=None, opened_at=noon)],
+        undelivered=Undelivered(pending=1, oldest=noon, error="HTTP 500", not_configured=1),
+        backlog=Backlog(partitions=1, manifest_bytes=2),
+        budget=found.budget,
+    )
+    assert found.without_price == ["ethereum"]
+    assert Status.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_run_whose_price_is_not_stored_has_none_and_without_a_run_it_is_the_newest(stored, noon):
+    assert status.read(stored.app(), noon + HOUR).without_price == ["bitcoin", "ethereum"]
+    assert status.read(stored.app()).coins == status.read(stored.app(), noon).coins
+
+
+def test_an_empty_warehouse_without_a_bucket_has_nothing(make_world, noon):
+    world = make_world("empty", s3_bucket="")
+    found = status.read(world.app())
+    assert found.coins == [CoinStatus(coin="bitcoin", currency="usd")]
+    assert (found.left, found.alerts, found.incidents, found.issues) == ([], [], [], [])
+    assert (found.undelivered, found.backlog, found.at) == (Undelivered(), Backlog(), noon)
+
+
+def test_without_a_valid_connection_to_coingecko_only_the_budget_is_unknown(stored):
+    class Wrong(type(stored.app())):
+        @property
+        def client(self):
+            raise ConnectionProblem("the plan is wrong")
+
+    app = Wrong(stored.settings, stored.clock)
+    app.__dict__["warehouse"] = stored.warehouse()
+    assert status.read(app).budget is None
+
+
+def test_the_number_of_statements_does_not_depend_on_the_number_of_coins(world, noon):
+    def statements(coins):
+        app = world.app(settings=world.settings.model_copy(update={"coins": coins}))
+        sent = []
+        event.listen(app.warehouse, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
+        status.read(app, noon)
+        return len(sent)
+
+    assert statements(("bitcoin",)) == statements(tuple(f"coin-{number}" for number in range(300)))
+
+
+def test_the_newest_prices_are_looked_up_by_the_index(world):
+    app = world.app()
+    with app.warehouse.begin() as connection:
+        plans = []
+
+        def explain(_connection, cursor, statement, parameters, *_):
+            if statement.lstrip().startswith("WITH"):
+                plans.append(cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall())
+
+        event.listen(app.warehouse, "before_cursor_execute", explain)
+        assert status.newest_prices(connection, world.settings) == {}
+    assert [row[3] for row in plans[0] if "prices" in row[3]] == [
+        "SEARCH prices USING COVERING INDEX sqlite_autoindex_prices_1 (coin=? AND currency=?)"
+    ]
+
+
+def test_names_are_cut_after_the_fifth():
+    assert status.named(list("abcde")) == "a, b, c, d, e"
+    assert status.named(list("abcdefg")) == "a, b, c, d, e and 2 more"
