@@ -87,7 +87,7 @@ class BadValueRule(_Model):
 
     def summary(self) -> str:
         """Return the values that decide, for a notification."""
-        return f"max_step_pct {self.max_step_pct:g}, confirm_polls {self.confirm_pulls}"
+        return f"max_step_pct {self.max_step_pct:g}, confirm_polls {self.confirm_polls}"
 
 
 class StaleRule(_Model):

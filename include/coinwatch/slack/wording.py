@@ -57,10 +57,8 @@ def describe(transition: Transition, symbol: str) -> str:
     if transition.note == "bad_value":
         return _describe_bad_value(transition, symbol, price)
     if transition.note == "stale":
-        is_open = transition.incident.is_open
-        return (
-            f"{symbol} has a stale price, {price}: {transition.reason}" if is_open else f"{symbol} moves again: {price}"
-        )
+        stale = f"{symbol} has a stale price, {price}: {transition.reason}"
+        return stale if transition.incident.is_open else f"{symbol} moves again: {price}"
     return (_describe_move if transition.incident.is_open else _describe_resolved)(transition, symbol, price)
 
 

@@ -298,46 +298,6 @@ silences = Table(
     comment="What is stored and not sent until then",
 )
 
-troubles = Table(
-    "troubles",
-    metadata,
-    Column("key", Text, primary_key=True, comment="names the trouble: the same one, the same key"),
-    Column("id", Text, nullable=False, comment="key and since: this time that it came up"),
-    Column("state", Text, nullable=False, comment="noticed (not for long enough yet), open or over"),
-    Column("title", Text, nullable=False, comment="the trouble in a few words"),
-    Column("what", Text, nullable=False, comment="what happened, as it was last seen"),
-    Column("action", Text, nullable=False, comment="what to do"),
-    Column("link", Text, comment="the page to look at"),
-    Column("since", UtcTime, nullable=False, comment="when it began"),
-    Column("last_seen", UtcTime, nullable=False, comment="when it was seen last"),
-    Column("times", Integer, nullable=False, comment="how often it was seen since then"),
-    Column("told_at", UtcTime, comment="when the last message about it was stored; null without any"),
-    Column("over_at", UtcTime, comment="null until it is over"),
-    comment="The pipeline's own troubles, as they stand today",
-)
-
-trouble_messages = Table(
-    "trouble_messages",
-    metadata,
-    Column("id", Text, primary_key=True, comment="made of the trouble's id and the state"),
-    Column("trouble_id", Text, nullable=False, comment="id of the trouble"),
-    Column("key", Text, nullable=False, comment="of the trouble"),
-    Column("state", Text, nullable=False, comment="begun, reminder or over"),
-    Column("title", Text, nullable=False, comment="the trouble in a few words"),
-    Column("what", Text, nullable=False, comment="what happened, and to whom"),
-    Column("action", Text, nullable=False, comment="what to do"),
-    Column("link", Text, comment="the page to look at; null if there is none"),
-    Column("since", UtcTime, nullable=False, comment="when it began"),
-    Column("raised_at", UtcTime, nullable=False, comment="when it was decided"),
-    Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
-    Column("delivery", Text, nullable=False, comment="as in alerts; superseded: the one after it tells it too"),
-    Column("delivery_error", Text, comment="why it was not delivered; null if it was"),
-    Column("message_id", Text, comment="the Slack message that carried it, alone or with others"),
-    Index("trouble_messages_delivery", "delivery"),
-    Index("trouble_messages_trouble", "trouble_id"),
-    comment="What is told of troubles: stored first, delivered after, like the alerts",
-)
-
 pipeline_issues = Table(
     "pipeline_issues",
     metadata,

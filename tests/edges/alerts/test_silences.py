@@ -14,11 +14,6 @@ PARAMS = {"action": "silence", "coin": "bitcoin", "rule": "*", "hours": 6, "unti
 
 
 @pytest.fixture
-def warehouse_url(tmp_path):
-    return f"sqlite:///{tmp_path / 'warehouse.db'}"
-
-
-@pytest.fixture
 def apply(warehouse, clock):
     """Run the step with params."""
     return lambda **params: manage_alerts(SimpleNamespace(warehouse=warehouse, clock=clock), PARAMS | params)

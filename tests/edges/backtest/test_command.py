@@ -47,7 +47,7 @@ def counts(lines):
 def test_it_counts_lists_and_draws_the_alerts(backtest, prices, tmp_path):
     status, lines = backtest("--csv", prices)
     assert status == 0
-    assert lines[0] == "bitcoin: 336 values from 2026-01-01 00:00 to 2026-01-14 23:00"
+    assert lines[0] == "bitcoin: 336 values from 2026-01-01 00:00 UTC to 2026-01-14 23:00 UTC"
     assert counts(lines) == {
         "bad_value firing": [1],
         "bad_value resolved": [1],
@@ -67,7 +67,7 @@ def test_a_chart_ending_in_png_is_a_png(backtest, prices, tmp_path):
 
 def test_alerts_count_in_the_days_asked_for_and_older_values_teach(backtest, prices):
     _, lines = backtest("--csv", prices, "--days", "3")
-    assert lines[1].startswith("alerts count from 2026-01-11 23:00 on, 0.4 weeks")
+    assert lines[1].startswith("alerts count from 2026-01-11 23:00 UTC on, 0.4 weeks")
     # An incident that was opened before is resolved in these days.
     assert counts(lines) == {
         "bad_value firing": [1],

@@ -15,12 +15,6 @@ TOKEN = "T0SECRET/B0SECRET/xyzSECRETxyz"
 
 
 @pytest.fixture
-def warehouse_url(tmp_path):
-    """An SQLite warehouse; PostgreSQL is covered by the tests of the pipeline."""
-    return f"sqlite:///{tmp_path / 'warehouse.db'}"
-
-
-@pytest.fixture
 def slack(clock):
     """The Slack of the alerts' channel."""
     with SlackSandbox(clock=clock) as sandbox:
