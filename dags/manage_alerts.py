@@ -1,25 +1,25 @@
-"""By hand: be silent about a coin or rule for a while, say that somebody looks after it, or use a mended webhook again.
+"""By hand: silence or unsilence alerts, acknowledge what is open, or re-enable webhooks.
 
-* **silence**: alerts about the coin and rule are stored and not sent, until then. `*` is every coin, or every rule of
-  the market; a trouble of the pipeline itself is silenced by its key as the rule (`uploads`, `stale:bitcoin`).
-* **unsilence** ends a silence, named as it was set.
-* **acknowledge**: the open incidents of the coin and rule tell no more that they got worse, only that they are over; a
-  trouble (its key as the rule) is not reminded of.
-* **revive_webhooks**: webhooks that Slack had refused for good are tried again. A new webhook in the connection needs
-  none of this.
+* **silence**: alerts of the coin and rule are stored and not sent until then. `*` is every coin, or every rule of the
+  market. The key of a pipeline issue as the rule (`uploads`, `stale`) silences that issue.
+* **unsilence** ends a silence; name its coin and rule.
+* **acknowledge**: of the open incidents of the coin and rule, "resolved" is sent and "worse" is not; of a pipeline
+  issue (its key as the rule) no reminders are sent.
+* **reenable_webhooks**: posts again to webhooks that Slack had refused for good. A new webhook in the connection needs
+  no action.
 
 **Started** by hand only, with params.
 
-**Reads** and **writes** the warehouse; nothing else changes.
+**Reads** and **writes** the warehouse only.
 
-**When it fails** the task's log says what cannot be done, and what there is.
+**When it fails** the task's log says why, and what there is to choose from.
 
-**Safe to run again:** yes; a silence set again takes the new time and reason.
+**Safe to run again:** yes; the same silence again replaces the old one.
 """
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from coinwatch.app import open_operator
+from coinwatch.app import App
 from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
@@ -32,25 +32,27 @@ from coinwatch.tasks import DEFAULT_ARGS, START_DATE
     doc_md=__doc__,
     tags=["operate"],
     params={
-        "action": Param("silence", enum=["silence", "unsilence", "acknowledge", "revive_webhooks"]),
+        "action": Param("silence", enum=["silence", "unsilence", "acknowledge", "reenable_webhooks"]),
         "coin": Param("*", type="string", description="CoinGecko id, or * for all"),
-        "rule": Param("*", type="string", description="a rule, * for all, or the key of a trouble"),
+        "rule": Param("*", type="string", description="a rule, * for all, or the key of a pipeline issue"),
         "hours": Param(
-            6, type="number", exclusiveMinimum=0, description="how long to be silent, unless until is given"
+            6, type="number", exclusiveMinimum=0, description="length of the silence, unless until is given"
         ),
-        "until": Param(None, type=["null", "string"], format="date-time", description="when the silence ends"),
-        "reason": Param("", type="string", description="why, and who looks after it"),
+        "until": Param(None, type=["null", "string"], format="date-time", description="end of the silence"),
+        "reason": Param("", type="string", description="why, and who takes care of it"),
     },
 )
 def manage_alerts():
     """Silences and acknowledgements."""
 
     @task
-    def carry_out() -> str:
-        """Do what the params of the run say."""
-        return open_operator().carry_out(get_current_context()["params"])
+    def apply_action() -> str:
+        """Apply the action that the params of the run ask for."""
+        from coinwatch.alerts import silences
 
-    carry_out()
+        return silences.manage_alerts(App(), get_current_context()["params"])
+
+    apply_action()
 
 
 manage_alerts()

@@ -38,6 +38,7 @@ def _isolate_environment() -> Path:
         "AIRFLOW__DAG_PROCESSOR__DAG_VERSION_INFLATION_CHECK_LEVEL": "error",
         "AWS_EC2_METADATA_DISABLED": "true",
         "COINWATCH_DATA_DIR": str(home / "data"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
     }
     return home
 

@@ -27,7 +27,8 @@ from coinwatch.sandbox.market import SimulatedMarket
 from coinwatch.sandbox.s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Sandbox
 from coinwatch.sandbox.slack import SlackSandbox
 from coinwatch.settings import Settings, load_settings
-from coinwatch.slack.deliver import Slack, send_slack_alerts
+from coinwatch.slack.channels import Slack
+from coinwatch.slack.deliver import send_slack_alerts
 from coinwatch.statistics.compute import compute_rolling_statistics
 from coinwatch.statistics.processed_csv import export_processed_csv
 from coinwatch.warehouse.engine import open_warehouse

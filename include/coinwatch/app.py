@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from coinwatch.coingecko.client import CoinGeckoClient, Plan
     from coinwatch.rules import RuleBook
     from coinwatch.s3.store import S3Store
-    from coinwatch.slack.deliver import Slack
-    from coinwatch.slack.pictures import Pictures
-    from coinwatch.slack.webhook import Webhook
+    from coinwatch.slack.channels import Slack
+    from coinwatch.slack.webhook import ChartUploads, Webhook
 
 log = logging.getLogger(__name__)
 
@@ -134,9 +133,9 @@ class App:
     @cached_property
     def slack(self) -> "Slack":
         """The Slack channels that are configured."""
-        from coinwatch.slack.deliver import Slack
+        from coinwatch.slack.channels import Slack
 
-        return Slack(_webhook(s.SLACK_CONN_ID), _webhook(s.FAILURES_CONN_ID), _pictures())
+        return Slack(_webhook(s.SLACK_CONN_ID), _webhook(s.FAILURES_CONN_ID), _chart_uploads())
 
     @cached_property
     def s3(self) -> "S3Store | None":
@@ -217,8 +216,8 @@ def _webhook(conn_id: str) -> "Webhook | None":
     return None if find_connection(conn_id) is None else open_webhook(conn_id)
 
 
-def _pictures() -> "Pictures | None":
-    from coinwatch.slack.pictures import open_pictures
+def _chart_uploads() -> "ChartUploads | None":
+    from coinwatch.slack.webhook import open_chart_uploads
 
     connection = find_connection(s.SLACK_API_CONN_ID)
     if connection is None:
@@ -231,22 +230,4 @@ def _pictures() -> "Pictures | None":
             s.SLACK_API_CONN_ID,
         )
         return None
-    return open_pictures(channel)
-
-
-# -- bags of collaborators that steps with an `app` argument replace one by one --------------------------------------
-
-
-def open_operator() -> Any:
-    """What the steps of `manage_alerts` work with."""
-    from coinwatch.alerts.actions import Operator
-
-    app = App()
-    return Operator(app.settings, app.warehouse, app.clock)
-
-
-def open_delivery() -> Any:
-    """What delivers messages, with the warehouse open."""
-    from coinwatch.slack.deliver import delivery
-
-    return delivery(App())
+    return open_chart_uploads(channel)

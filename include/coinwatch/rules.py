@@ -61,6 +61,10 @@ class MoveRule(_Model):
     quiet_hours: Positive
     worse_factor: float = Field(gt=1)
 
+    def summary(self) -> str:
+        """Return the values that decide, for a notification."""
+        return f"sigmas {self.sigmas:g}, min_pct {self.min_pct:g}"
+
 
 class HourMoveRule(MoveRule):
     """The move of about an hour.
@@ -115,6 +119,10 @@ class BadValueRule(_Model):
     confirm_polls: int = Field(ge=2)
     confirm_pct: Positive
 
+    def summary(self) -> str:
+        """Return the values that decide, for a notification."""
+        return f"max_step_pct {self.max_step_pct:g}, confirm_pulls {self.confirm_pulls}"
+
 
 class StaleRule(_Model):
     """When a price is stale.
@@ -128,6 +136,10 @@ class StaleRule(_Model):
     polls: int = Field(ge=2, le=24)
     min_hours: UpToADay
     age_minutes: Positive
+
+    def summary(self) -> str:
+        """Return the values that decide, for a notification."""
+        return f"pulls {self.pulls}, min_hours {self.min_hours:g}"
 
 
 class Rules(_Model):

@@ -1,6 +1,7 @@
-"""An S3 on loopback, empty for each test, asked through the real client."""
+"""An S3 on loopback, empty for each test, used through the real client; and rows of the warehouse."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -47,3 +48,14 @@ def s3_client(s3_url: str, open_s3_client: Callable[[str], Any]) -> Any:
     client = open_s3_client(s3_url)
     client.create_bucket(Bucket=BUCKET)
     return client
+
+
+@pytest.fixture
+def incident_row(noon: datetime) -> Callable[..., dict[str, Any]]:
+    """Make a row of ``incidents``: (id, values by column)."""
+    from coinwatch.warehouse.schema import UtcTime, incidents
+
+    required = {c.name: noon if isinstance(c.type, UtcTime) else -0.1 for c in incidents.c if not c.nullable}
+    usual = {"coin": "bitcoin", "currency": "usd", "rule": "move_1h", "state": "firing"}
+    nothing = {c.name: None for c in incidents.c if c.nullable}
+    return lambda incident_id, **values: {**required, **nothing, **usual, "id": incident_id, **values}

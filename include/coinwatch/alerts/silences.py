@@ -1,89 +1,120 @@
-"""What people say to alerts: be silent about this until then, and: I have seen it."""
+"""What operators do about alerts and pipeline issues: silence, unsilence, acknowledge, re-enable webhooks."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, or_, select
+from sqlalchemy import Connection, Row, delete, select, update
 
+from coinwatch.errors import WrongOrder
+from coinwatch.health import issues
+from coinwatch.times import parse_time
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
+
+if TYPE_CHECKING:
+    from coinwatch.app import App
+
+log = logging.getLogger(__name__)
 
 ALL = "*"
 """Every coin, or every rule."""
 
 _s = schema.silences.c
-_a = schema.alerts.c
-_m = schema.trouble_messages.c
-
-
-def silence(connection: Connection, *, coin: str, rule: str, until: datetime, reason: str, at: datetime) -> str:
-    """Store a silence; the same one at another time replaces the old.
-
-    Args:
-        connection: The caller's transaction.
-        coin: A CoinGecko id, or ``*``.
-        rule: A rule, ``*`` for all rules, or the key of a trouble (which ``*`` does not cover).
-        until: When it ends.
-        reason: Why; shown with what was silenced.
-        at: The time.
-
-    Returns:
-        The silence's id.
-
-    Raises:
-        ValueError: It would be over already.
-    """
-    if until <= at:
-        raise ValueError(f"the silence would end at {until:%Y-%m-%d %H:%M} UTC, which is past: give a later time")
-    silence_id = f"{coin}-{rule}"
-    values = {"coin": coin, "rule": rule, "until": until, "reason": reason, "created_at": at}
-    upsert(connection, schema.silences, [{"id": silence_id, **values}])
-    return silence_id
-
-
-def unsilence(connection: Connection, *, coin: str, rule: str) -> int:
-    """End the silences of a coin and rule, as they were set.
-
-    Returns:
-        Silences that were ended.
-    """
-    return connection.execute(delete(schema.silences).where(_s.coin == coin, _s.rule == rule)).rowcount
+_i = schema.incidents.c
 
 
 def active_silences(connection: Connection, at: datetime) -> Sequence[Row[Any]]:
-    """The silences that hold at a time, rows of ``silences``."""
+    """Return the silences that hold at a time, rows of ``silences``."""
     return connection.execute(select(schema.silences).where(_s.until > at).order_by(_s.id)).all()
 
 
-def silenced_alerts(silence_row: Row[Any]) -> ColumnElement[bool]:
-    """Which alerts a silence is about."""
-    return and_(
-        or_(silence_row.coin == ALL, _a.coin == silence_row.coin),
-        or_(silence_row.rule == ALL, _a.rule == silence_row.rule),
-    )
+def silence(connection: Connection, *, coin: str, rule: str, until: datetime, reason: str, at: datetime) -> None:
+    """Store a silence; one of the same coin and rule is replaced."""
+    values = {"coin": coin, "rule": rule, "until": until, "reason": reason, "created_at": at}
+    upsert(connection, schema.silences, [{"id": f"{coin}-{rule}", **values}])
 
 
-def silenced_troubles(silence_row: Row[Any]) -> ColumnElement[bool]:
-    """Which messages about troubles a silence is about: only those whose key it names."""
-    key: str = silence_row.rule
-    return _m.key == key
-
-
-def acknowledge(connection: Connection, subjects: Sequence[str], reason: str, at: datetime) -> None:
-    """Note that somebody takes care of incidents or troubles; said twice, the first time stands.
+def manage_alerts(app: "App", params: Mapping[str, Any]) -> str:
+    """Apply the action that an operator asked for.
 
     Args:
-        connection: The caller's transaction.
-        subjects: Ids of incidents or troubles.
-        reason: Who, or why.
-        at: The time.
+        app: The app.
+        params: ``action`` (silence, unsilence, acknowledge or reenable_webhooks), ``coin``, ``rule``, ``until`` or
+            ``hours``, and ``reason``. ``rule`` is a rule, ``*`` for all of them, or the key of a pipeline issue.
+
+    Returns:
+        What was done.
+
+    Raises:
+        WrongOrder: It cannot be done.
     """
-    rows = [{"subject": subject, "reason": reason, "acknowledged_at": at} for subject in subjects]
-    upsert(connection, schema.acknowledgements, rows, keep=True)
+    action = _ACTIONS.get(params["action"])
+    if action is None:
+        raise WrongOrder(f"action {params['action']!r} is unknown; allowed are {', '.join(_ACTIONS)}")
+    given = {**params, **{name: params[name].strip() or ALL for name in ("coin", "rule")}}
+    with app.warehouse.begin() as connection:
+        done = action(connection, given, app.clock())
+    log.info("%s", done)
+    return done
 
 
-def is_acknowledged(connection: Connection, subject: str) -> bool:
-    """Whether somebody takes care of an incident or trouble."""
-    c = schema.acknowledgements.c
-    return connection.execute(select(c.subject).where(c.subject == subject)).one_or_none() is not None
+def _silence(connection: Connection, params: Mapping[str, Any], now: datetime) -> str:
+    coin, rule, reason = params["coin"], params["rule"], _reason(params)
+    try:
+        until = parse_time(params["until"]) if params["until"] else now + timedelta(hours=params["hours"])
+    except ValueError as error:
+        raise WrongOrder(f"until: {error}") from None
+    if until <= now:
+        raise WrongOrder(f"until: {until:%Y-%m-%d %H:%M} UTC is in the past; give a later time")
+    silence(connection, coin=coin, rule=rule, until=until, reason=reason, at=now)
+    return f"silenced until {until:%Y-%m-%d %H:%M} UTC: coin {coin}, rule {rule} ({reason})"
+
+
+def _unsilence(connection: Connection, params: Mapping[str, Any], _now: datetime) -> str:
+    coin, rule = params["coin"], params["rule"]
+    if connection.execute(delete(schema.silences).where(_s.coin == coin, _s.rule == rule)).rowcount:
+        return f"unsilenced: coin {coin}, rule {rule}"
+    silences = connection.execute(select(schema.silences).order_by(_s.id))
+    existing = "; ".join(f"coin {row.coin}, rule {row.rule}" for row in silences) or "none"
+    raise WrongOrder(f"no silence has coin {coin} and rule {rule}; there are: {existing}")
+
+
+def _acknowledge(connection: Connection, params: Mapping[str, Any], now: datetime) -> str:
+    coin, rule, reason = params["coin"], params["rule"], _reason(params)
+    query = select(schema.incidents).where(_i.state.in_(("firing", "worse"))).order_by(_i.opened_at, _i.id)
+    incidents = connection.execute(query).all()
+    keys = [issue.key for issue in issues.open_issues(connection)]
+    ids = [row.id for row in incidents if coin in (ALL, row.coin) and rule in (ALL, row.rule)]
+    if not ids and rule not in keys:
+        there = ", ".join([f"{row.coin} {row.rule}" for row in incidents] + keys) or "none"
+        raise WrongOrder(f"nothing with coin {coin} and rule {rule} is open; open are: {there}")
+    values = {"acknowledged_at": now, "acknowledged_by": reason}
+    connection.execute(update(schema.incidents).where(_i.id.in_(ids)).values(**values))
+    if rule in keys:
+        issues.acknowledge(connection, [rule], reason, now)
+        ids.append(rule)
+    return f"acknowledged ({reason}): {', '.join(ids)}"
+
+
+def _reenable_webhooks(connection: Connection, _params: Mapping[str, Any], now: datetime) -> str:
+    revoked = issues.open_issues(connection, "webhook:")
+    for issue in revoked:
+        issues.resolve(connection, issue.key, now, "An operator re-enabled it.")
+    return f"webhooks re-enabled: {len(revoked)}"
+
+
+def _reason(params: Mapping[str, Any]) -> str:
+    reason: str = params["reason"].strip()
+    if not reason:
+        raise WrongOrder("reason is empty; write why, and who takes care of it")
+    return reason
+
+
+_ACTIONS: dict[str, Callable[[Connection, Mapping[str, Any], datetime], str]] = {
+    "silence": _silence,
+    "unsilence": _unsilence,
+    "acknowledge": _acknowledge,
+    "reenable_webhooks": _reenable_webhooks,
+}

@@ -16,7 +16,7 @@ from coinwatch.errors import InvalidAction
 from coinwatch.files import replace_file
 from coinwatch.quarantine.screening import Value
 from coinwatch.rules import RuleBook
-from coinwatch.slack.messages import describe
+from coinwatch.slack.wording import describe, format_utc
 
 if TYPE_CHECKING:
     from coinwatch.alerts.decide import Transition
@@ -88,12 +88,8 @@ def backtest(
         raise InvalidAction(f"no price of {coin} in {currency}: run ingest_prices first, or give a file with --csv")
     begin = max(values[-1].ts - timedelta(days=days), values[0].ts)
     weeks = max((values[-1].ts - begin) / WEEK, 1 / 168)
-    console.print(
-        f"{coin}: {len(values):,} values from {values[0].ts:%Y-%m-%d %H:%M} to {values[-1].ts:%Y-%m-%d %H:%M}"
-    )
-    console.print(
-        f"alerts count from {begin:%Y-%m-%d %H:%M} on, {weeks:.1f} weeks; older values teach the typical move"
-    )
+    console.print(f"{coin}: {len(values):,} values from {format_utc(values[0].ts)} to {format_utc(values[-1].ts)}")
+    console.print(f"alerts count from {format_utc(begin)} on, {weeks:.1f} weeks; older values teach the typical move")
     books = {"present rules": rules}
     if changes:
         books[", ".join(f"{key}={value}" for key, value in changes.items())] = rules.changed(coin, changes)

@@ -1,53 +1,43 @@
-"""A small picture of the last hours: as text that every Slack shows, or as a PNG."""
+"""Charts of the last hours: as text that every Slack shows, or as a PNG."""
 
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from io import BytesIO
 from itertools import pairwise
+
+from coinwatch.slack.wording import format_price
 
 BARS = "▁▂▃▄▅▆▇█"
 
 UNKNOWN = "·"
-"""Where there was no price: that is no low price."""
-
-WIDTH, HEIGHT, MARGIN = 640, 240, 16
-"""Of the picture, in pixels."""
+"""Where there is no price."""
 
 GAP = timedelta(hours=2)
-"""Between prices that are further apart nothing is drawn: what was there is unknown."""
-
-_COLORS = (b"\xff\xff\xff", b"\xdd\xdd\xdd", b"\x1d\x9b\xd1", b"\xe0\x1e\x5a")
-_GRID, _LINE, _LAST = 1, 2, 3
+"""Prices that are further apart are not joined: the time between them is unknown."""
 
 Point = tuple[datetime, float]
 """A time and a price."""
 
 
 def sparkline(points: Sequence[Point], start: datetime, end: datetime, *, width: int = 24) -> str:
-    """Draw prices as a line of bars, from the lowest to the highest of them.
+    """Return the prices in (start, end] as bars from the lowest to the highest; empty for less than two prices.
 
     Args:
-        points: In the order of time; those in (start, end] are drawn.
+        points: Ascending by time.
         start: The left end.
         end: The right end.
-        width: Bars; each stands for the last price in its part of the time.
-
-    Returns:
-        So many characters; empty if there is nothing to see, which takes two prices.
+        width: Number of bars; each shows the last price in its part of the time.
     """
-    drawn = [(moment, price) for moment, price in points if start < moment <= end]
-    if len(drawn) < 2:
+    shown = [(moment, price) for moment, price in points if start < moment <= end]
+    if len(shown) < 2:
         return ""
-    low, high = min(price for _, price in drawn), max(price for _, price in drawn)
-    last: dict[int, float] = {}
-    for moment, price in drawn:
-        last[_part(moment, start, end, width)] = price
+    low, high = min(price for _, price in shown), max(price for _, price in shown)
+    last = {_part(moment, start, end, width): price for moment, price in shown}
     return "".join(_bar(last[part], low, high) if part in last else UNKNOWN for part in range(width))
 
 
 def _part(moment: datetime, start: datetime, end: datetime, width: int) -> int:
-    # (start, end]: what lies on an edge belongs to the part before it.
+    # (start, end]: a time on an edge belongs to the part before it.
     share = (moment - start) / (end - start)
     part = int(share * width)
     return part - 1 if part == share * width else part
@@ -59,60 +49,63 @@ def _bar(price: float, low: float, high: float) -> str:
     return BARS[round((price - low) / (high - low) * (len(BARS) - 1))]
 
 
-def picture(points: Sequence[Point], start: datetime, end: datetime) -> bytes:
-    """Draw prices as a line, from the lowest at the bottom to the highest at the top; the last one has a mark.
+def draw_chart(points: Sequence[Point], start: datetime, end: datetime, *, title: str, currency: str) -> bytes:
+    """Return the prices in (start, end] as a PNG; empty for less than two prices.
 
     Args:
-        points: In the order of time; those in (start, end] are drawn.
+        points: Ascending by time.
         start: The left end.
         end: The right end.
-
-    Returns:
-        A PNG, as Slack shows it; empty if there is nothing to see, which takes two prices.
+        title: Stands above the chart.
+        currency: Quote currency of the prices.
     """
-    drawn = [(moment, price) for moment, price in points if start < moment <= end]
-    if len(drawn) < 2:
+    shown = [(moment, price) for moment, price in points if start < moment <= end]
+    if len(shown) < 2:
         return b""
-    low, high = min(price for _, price in drawn), max(price for _, price in drawn)
-    pixels = [bytearray(WIDTH) for _ in range(HEIGHT)]
-    for quarter in range(5):
-        row = MARGIN + quarter * (HEIGHT - 2 * MARGIN) // 4
-        pixels[row][MARGIN : WIDTH - MARGIN] = bytes([_GRID]) * (WIDTH - 2 * MARGIN)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
-    def place(point: Point) -> tuple[int, int]:
-        share = (point[1] - low) / (high - low) if high > low else 0.5
-        column = MARGIN + round((point[0] - start) / (end - start) * (WIDTH - 2 * MARGIN - 1))
-        return column, HEIGHT - MARGIN - 1 - round(share * (HEIGHT - 2 * MARGIN - 1))
-
-    for before, after in pairwise(drawn):
-        if after[0] - before[0] <= GAP:
-            for x, y in _between(place(before), place(after)):
-                _dot(pixels, x, y, 1, _LINE)
-    for point in drawn:
-        _dot(pixels, *place(point), 1, _LINE)
-    _dot(pixels, *place(drawn[-1]), 4, _LAST)
-    return _png(pixels)
-
-
-def _between(start: tuple[int, int], end: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    steps = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
-    for step in range(steps + 1):
-        part = step / steps
-        yield round(start[0] + (end[0] - start[0]) * part), round(start[1] + (end[1] - start[1]) * part)
-
-
-def _dot(pixels: list[bytearray], x: int, y: int, size: int, color: int) -> None:
-    for row in pixels[max(0, y - size) : y + size + 1]:
-        left, right = max(0, x - size), min(WIDTH, x + size + 1)
-        row[left:right] = bytes([color]) * (right - left)
-
-
-def _png(pixels: Sequence[bytearray]) -> bytes:
-    """A PNG of a palette's colors (PNG specification, 11: IHDR, PLTE, IDAT, IEND)."""
-    header = struct.pack(">IIBBBBB", len(pixels[0]), len(pixels), 8, 3, 0, 0, 0)
-    # Each line begins with the number of its filter: none.
-    content = zlib.compress(b"".join(b"\0" + line for line in pixels), 9)
-    chunks = ((b"IHDR", header), (b"PLTE", b"".join(_COLORS)), (b"IDAT", content), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    # NaN breaks the line.
+    line: list[tuple[datetime, float]] = shown[:1]
+    for (before, _), point in pairwise(shown):
+        line += [(before, float("nan")), point] if point[0] - before > GAP else [point]
+    axes.plot([date2num(at) for at, _ in line], [price for _, price in line], ".-", color="#1264a3", linewidth=1.8)
+    for label, pick, offset in (("lowest", min, -14), ("highest", max, 7)):
+        at, price = pick(shown, key=lambda point: point[1])
+        share = (at - start) / (end - start)
+        axes.annotate(
+            f"{label} {format_price(price, currency)}",
+            (date2num(at), price),
+            (0, offset),
+            textcoords="offset points",
+            ha="left" if share < 0.2 else "right" if share > 0.8 else "center",
+            color="#616061",
+        )
+    last, color = (date2num(shown[-1][0]), shown[-1][1]), "#e01e5a"
+    axes.plot(*last, "o", color=color, clip_on=False)
+    axes.annotate(
+        format_price(last[1], currency),
+        last,
+        (8, 0),
+        textcoords="offset points",
+        va="center",
+        color=color,
+        annotation_clip=False,
     )
+    axes.set_title(title, loc="left")
+    axes.set_xlim(date2num(start), date2num(end))
+    axes.margins(y=0.15)
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_price(value, currency) if value > 0 else "0"))
+    axes.grid(color="#dddddd")
+    axes.spines[["top", "right"]].set_visible(False)
+    content = BytesIO()
+    canvas.print_png(content)
+    return content.getvalue()

@@ -149,22 +149,22 @@ alerts = Table(
     Column("currency", Text, nullable=False, comment="quote currency, such as usd"),
     Column("rule", Text, nullable=False, comment="move_1h, move_24h, or another one of the rules file"),
     Column("severity", Text, nullable=False, comment="warning, or critical from twice the threshold on"),
-    Column("state", Text, nullable=False, comment="what became of the incident: firing, worse, resolved or corrected"),
+    Column("state", Text, nullable=False, comment="of the incident: firing, worse, resolved or corrected"),
     Column("ts", UtcTime, nullable=False, comment="time of the price that raised it"),
-    Column("value", Double, comment="the move in percent; null where it is about none"),
-    Column("threshold", Double, comment="the move that the rule allows, in percent; null where there is none"),
-    Column("message", Text, nullable=False, comment="what people read, in one line"),
+    Column("value", Double, comment="the move in percent; null if it is about no move"),
+    Column("threshold", Double, comment="the move from which on the rule is broken, in percent; null if none"),
+    Column("message", Text, nullable=False, comment="the sentence of the notification"),
     Column("raised_at", UtcTime, nullable=False, comment="when it was decided"),
-    Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
+    Column("delivered_at", UtcTime, comment="null until Slack accepted it"),
     Column("delivery", Text, nullable=False, comment="pending, not_configured, delivered, silenced, held or refused"),
-    Column("delivery_error", Text, comment="why it was not delivered; null if it was"),
+    Column("delivery_error", Text, comment="why it is not delivered; null if it is"),
     Column("run_id", Text, nullable=False, comment="run of process_prices that raised it"),
-    Column("incident_id", Text, comment="the incident that it is a turn of; null before there were incidents"),
-    Column("message_id", Text, comment="the Slack message that carried it, alone or with others"),
+    Column("incident_id", Text, comment="the incident that it is a transition of"),
+    Column("message_id", Text, comment="the Slack message that contains it, alone or in a batch"),
     Index("alerts_coin_rule_ts", "coin", "currency", "rule", "ts"),
     Index("alerts_delivery", "delivery"),
     Index("alerts_incident", "incident_id"),
-    comment="Market alerts: decided and stored first, delivered after",
+    comment="Market alerts and their delivery to Slack (the outbox)",
 )
 
 log_positions = Table(
@@ -289,73 +289,13 @@ incidents = Table(
 silences = Table(
     "silences",
     metadata,
-    Column("id", Text, primary_key=True, comment="made of coin and rule: set again, it is the same one"),
+    Column("id", Text, primary_key=True, comment="made of coin and rule: the same ones again replace it"),
     Column("coin", Text, nullable=False, comment="a CoinGecko id, or * for all"),
-    Column("rule", Text, nullable=False, comment="a rule, * for all of them, or the key of a trouble"),
+    Column("rule", Text, nullable=False, comment="a rule, * for all of them, or the key of a pipeline issue"),
     Column("until", UtcTime, nullable=False, comment="when it ends"),
     Column("reason", Text, nullable=False, comment="why, in words"),
     Column("created_at", UtcTime, nullable=False, comment="when it was set"),
-    comment="Alerts about these are stored and not sent, until then",
-)
-
-acknowledgements = Table(
-    "acknowledgements",
-    metadata,
-    Column("subject", Text, primary_key=True, comment="id of the incident or of the trouble"),
-    Column("reason", Text, nullable=False, comment="why, in words"),
-    Column("acknowledged_at", UtcTime, nullable=False, comment="when somebody said so"),
-    comment="Somebody has taken care: no more messages until it is over",
-)
-
-troubles = Table(
-    "troubles",
-    metadata,
-    Column("key", Text, primary_key=True, comment="names the trouble: the same one, the same key"),
-    Column("id", Text, nullable=False, comment="key and since: this time that it came up"),
-    Column("state", Text, nullable=False, comment="noticed (not for long enough yet), open or over"),
-    Column("title", Text, nullable=False, comment="the trouble in a few words"),
-    Column("what", Text, nullable=False, comment="what happened, as it was last seen"),
-    Column("action", Text, nullable=False, comment="what to do"),
-    Column("link", Text, comment="the page to look at"),
-    Column("since", UtcTime, nullable=False, comment="when it began"),
-    Column("last_seen", UtcTime, nullable=False, comment="when it was seen last"),
-    Column("times", Integer, nullable=False, comment="how often it was seen since then"),
-    Column("told_at", UtcTime, comment="when the last message about it was stored; null without any"),
-    Column("over_at", UtcTime, comment="null until it is over"),
-    comment="The pipeline's own troubles, as they stand today",
-)
-
-trouble_messages = Table(
-    "trouble_messages",
-    metadata,
-    Column("id", Text, primary_key=True, comment="made of the trouble's id and the state"),
-    Column("trouble_id", Text, nullable=False, comment="id of the trouble"),
-    Column("key", Text, nullable=False, comment="of the trouble"),
-    Column("state", Text, nullable=False, comment="begun, reminder or over"),
-    Column("title", Text, nullable=False, comment="the trouble in a few words"),
-    Column("what", Text, nullable=False, comment="what happened, and to whom"),
-    Column("action", Text, nullable=False, comment="what to do"),
-    Column("link", Text, comment="the page to look at; null if there is none"),
-    Column("since", UtcTime, nullable=False, comment="when it began"),
-    Column("raised_at", UtcTime, nullable=False, comment="when it was decided"),
-    Column("delivered_at", UtcTime, comment="null until Slack has taken it"),
-    Column("delivery", Text, nullable=False, comment="as in alerts; superseded: the one after it tells it too"),
-    Column("delivery_error", Text, comment="why it was not delivered; null if it was"),
-    Column("message_id", Text, comment="the Slack message that carried it, alone or with others"),
-    Index("trouble_messages_delivery", "delivery"),
-    Index("trouble_messages_trouble", "trouble_id"),
-    comment="What is told of troubles: stored first, delivered after, like the alerts",
-)
-
-webhooks = Table(
-    "webhooks",
-    metadata,
-    Column("fingerprint", Text, primary_key=True, comment="part of the SHA-256 of the webhook, which is a secret"),
-    Column("connection", Text, nullable=False, comment="Airflow connection that had it"),
-    Column("reason", Text, nullable=False, comment="what Slack answered"),
-    Column("dead_since", UtcTime, comment="from when on nothing is posted to it; null while it lives"),
-    Column("not_before", UtcTime, comment="until when Slack asked to wait; null if it did not"),
-    comment="Webhooks that have to be left alone, for good or for a while",
+    comment="What is stored and not sent until then",
 )
 
 pipeline_issues = Table(

@@ -1,36 +1,25 @@
 import json
-import logging
-from datetime import UTC, datetime
+import socket
+import threading
 
 import pytest
 
-from coinwatch.sandbox.http import Response, SandboxServer
-from coinwatch.sandbox.slack import SlackSandbox
-from coinwatch.slack.messages import SlackMessage
-from coinwatch.slack.webhook import MessageRefused, SlackError, WebhookDead, WebhookRefused, open_webhook, post
+from coinwatch.app import App
+from coinwatch.slack.blocks import SlackMessage
+from coinwatch.slack.webhook import (
+    MessageRefused,
+    SlackError,
+    WebhookRefused,
+    WebhookRevoked,
+    fingerprint,
+    open_chart_uploads,
+    post,
+)
 
-NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-TOKEN = "T0SECRET/B0SECRET/xyzSECRETxyz"
 SECRETS = ("T0SECRET", "B0SECRET", "xyzSECRETxyz")
 MESSAGE = SlackMessage("hello", [])
-
-
-@pytest.fixture
-def slack():
-    with SlackSandbox(clock=lambda: NOW) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def connect(monkeypatch):
-    """Make the connection, and open its webhook."""
-
-    def connect(url, token=TOKEN):
-        connection = {"conn_type": "slackwebhook", "host": url, "password": token}
-        monkeypatch.setenv("AIRFLOW_CONN_SLACK_DEFAULT", json.dumps(connection))
-        return open_webhook()
-
-    return connect
+CHANNEL = "C0123456789"
+BOT_TOKEN = "xoxb-s3cr3t"
 
 
 @pytest.fixture
@@ -38,137 +27,155 @@ def webhook(slack, connect):
     return connect(slack.url)
 
 
-@pytest.fixture(autouse=True)
-def _the_webhook_is_never_told(caplog, capfd):
-    """Whatever is logged or printed, at whatever level: not the secret."""
-    caplog.set_level(logging.DEBUG)
-    yield
-    told = "".join([*capfd.readouterr(), *(record.getMessage() for record in caplog.get_records("call"))])
-    assert not [secret for secret in SECRETS if secret in told]
+@pytest.fixture
+def answer():
+    """Serve one connection with these bytes, and hang up: bytes → origin."""
+    servers = []
+
+    def answer(content):
+        server = socket.create_server(("127.0.0.1", 0))
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                while b"\r\n\r\n" not in connection.recv(65536):
+                    pass
+                connection.sendall(content)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+    yield answer
+    for server, thread in servers:
+        thread.join()
+        server.close()
 
 
-class Fixed(SandboxServer):
-    """A Slack that always answers the same."""
-
-    def __init__(self, response):
-        super().__init__()
-        self._response = response
-
-    def respond(self, _):
-        return self._response
+def http(status, body, length=None):
+    return f"HTTP/1.1 {status} x\r\nContent-Length: {length or len(body)}\r\n\r\n".encode() + body
 
 
-def told_without_secret(caught):
-    text = f"{caught.value!r} {caught.value}"
-    assert not [secret for secret in SECRETS if secret in text]
+def raised_by(webhook, conn_id="slack_default"):
+    """Post, and return the error, which has no secret in it or behind it."""
+    with pytest.raises(SlackError) as caught:
+        post(webhook, MESSAGE, conn_id)
+    assert not [secret for secret in SECRETS if secret in repr(caught.value)]
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
-    return str(caught.value)
+    return caught.value
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "told"),
+    ("status", "body", "kind"),
     [
-        (
-            400,
-            "invalid_payload",
-            MessageRefused,
-            "it does not take this message, which is kept in the warehouse",
-        ),
-        *(
-            (
-                status,
-                body,
-                WebhookDead,
-                (
-                    "the webhook is dead, and gets nothing more. Put a new one into the connection slack_default; the "
-                    "alerts are kept and sent by the first run after it is mended"
-                ),
-            )
-            for status, body in ((403, "invalid_token"), (404, "no_service"), (410, "channel_is_archived"))
-        ),
-        (
-            405,
-            "",
-            WebhookRefused,
-            (
-                "it will not take these messages. Check the webhook in the connection slack_default; the alerts are "
-                "kept and sent by the first run after it is mended"
-            ),
-        ),
+        (400, "invalid_payload", MessageRefused),
+        (403, "invalid_token", WebhookRevoked),
+        (404, "no_service", WebhookRevoked),
+        (410, "channel_is_archived", WebhookRevoked),
+        (405, "", WebhookRefused),
     ],
 )
-def test_what_is_refused_has_to_be_mended_by_somebody(webhook, slack, status, body, kind, told):
+def test_a_refusal_needs_an_operator_and_names_the_connection(webhook, slack, status, body, kind):
     slack.answer_next(status, body)
-    with pytest.raises(WebhookRefused) as caught:
-        post(webhook, MESSAGE)
-    assert type(caught.value) is kind
-    assert told_without_secret(caught) == f"Slack answered {status} {body!r}: {told}"
-    assert not caught.value.retryable
-
-
-def test_a_failure_names_the_connection_of_its_webhook(webhook, slack):
-    slack.answer_next(410, "channel_is_archived")
-    with pytest.raises(WebhookDead, match="into the connection slack_failures"):
-        post(webhook, MESSAGE, "slack_failures")
+    error = raised_by(webhook, "slack_failures")
+    assert (type(error), error.retryable) == (kind, False)
+    assert str(error).startswith(f"slack_failures: Slack answered {status} {body!r}: ")
 
 
 @pytest.mark.parametrize(
-    ("headers", "retry_after"), [({"Retry-After": "30"}, 30.0), ({"retry-after": "7"}, 7.0), ({}, None)]
-)
-def test_too_many_messages_are_tried_again_after_the_wait_that_slack_asks_for(webhook, slack, headers, retry_after):
-    slack.answer_next(429, "rate_limited", **headers)
-    with pytest.raises(SlackError) as caught:
-        post(webhook, MESSAGE)
-    assert (caught.value.retryable, caught.value.retry_after) == (True, retry_after)
-    assert told_without_secret(caught) == (
-        "Slack answered 429 'rate_limited'; the alerts are kept, and sent again later"
-    )
-
-
-@pytest.mark.parametrize(
-    "response",
+    ("status", "headers", "retry_after"),
     [
-        pytest.param(Response(200, b"ok", cut_after=-1), id="hung up"),
-        pytest.param(Response(200, b"ok", cut_after=1), id="broke off"),
-        pytest.param(Response(200, b"\xff\xfe"), id="no text"),
+        (429, {"Retry-After": "30"}, 30.0),
+        (429, {"retry-after": "7"}, 7.0),
+        (429, {}, None),
+        (500, {}, None),
     ],
 )
-def test_an_answer_that_got_lost_on_the_way_is_an_outage(connect, response):
-    with Fixed(response) as server, pytest.raises(SlackError) as caught:
-        post(connect(server.origin), MESSAGE)
-    assert told_without_secret(caught).startswith("Slack cannot be reached (")
-    assert caught.value.retryable
+def test_a_failure_of_the_moment_is_retried_after_the_time_that_slack_asks_for(
+    webhook, slack, status, headers, retry_after
+):
+    slack.answer_next(status, "later", **headers)
+    error = raised_by(webhook)
+    assert (type(error), error.retryable, error.retry_after) == (SlackError, True, retry_after)
 
 
-def test_a_host_that_nobody_listens_on_is_an_outage(connect, unused_port):
-    with pytest.raises(SlackError) as caught:
-        post(connect(f"http://127.0.0.1:{unused_port}/services"), MESSAGE)
-    assert told_without_secret(caught) == (
-        "Slack cannot be reached (URLError); the alerts are kept, and sent again later"
-    )
-    assert caught.value.retryable
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="hung up"),
+        pytest.param(http(200, b"o", 2), id="broke off"),
+        pytest.param(http(200, b"\xff\xfe"), id="not text"),
+        pytest.param(http(200, b"<html>Please log in</html>"), id="not Slack"),
+    ],
+)
+def test_a_response_that_is_not_slacks_ok_is_retried(connect, answer, content):
+    error = raised_by(connect(answer(content)))
+    assert (type(error), error.retryable) == (SlackError, True)
 
 
-def test_an_answer_that_is_not_slacks_is_no_delivery(connect):
-    with Fixed(Response(200, b"<html>Please log in</html>")) as server, pytest.raises(SlackError) as caught:
-        post(connect(server.origin), MESSAGE)
-    assert told_without_secret(caught) == (
-        "Slack answered 200 '<html>Please log in</html>' and not 'ok', so it was not Slack; the alerts are kept, and "
-        "sent again later"
-    )
+def test_an_unreachable_host_is_retried(connect, unused_port):
+    assert raised_by(connect(f"http://127.0.0.1:{unused_port}/services")).retryable
 
 
-def test_an_error_page_that_repeats_the_address_does_not_give_it_away(connect):
-    page = f"Cannot POST /{TOKEN}, see xyzSECRETxyz".encode()
-    with Fixed(Response(404, page)) as server, pytest.raises(WebhookRefused) as caught:
-        post(connect(server.origin), MESSAGE)
-    assert told_without_secret(caught).startswith("Slack answered 404 'Cannot POST ***, see ***': ")
+def test_an_error_page_that_repeats_the_webhook_does_not_reveal_it(connect, answer):
+    page = b"Cannot POST /T0SECRET/B0SECRET/xyzSECRETxyz, see xyzSECRETxyz"
+    assert "Cannot POST ***, see ***" in str(raised_by(connect(answer(http(404, page)))))
 
 
 @pytest.mark.parametrize("host", ["http://127.0.0.1:1/a b", "ftp://127.0.0.1", "http://127.0.0.1/ü"])
-def test_a_connection_that_makes_no_url_has_to_be_checked_by_somebody(connect, host):
-    with pytest.raises(WebhookRefused) as caught:
-        post(connect(host), MESSAGE)
-    assert told_without_secret(caught).startswith("the webhook is no URL that can be asked (")
-    assert "Check host and password of the connection slack_default" in str(caught.value)
-    assert not caught.value.retryable
+def test_a_connection_without_a_valid_url_needs_an_operator(connect, host):
+    assert type(raised_by(connect(host))) is WebhookRefused
+
+
+def test_a_fingerprint_tells_webhooks_apart_and_reveals_nothing(connect):
+    one, other = connect("http://127.0.0.1"), connect("http://127.0.0.1", token="T/B/other")
+    assert fingerprint(one) == fingerprint(connect("http://127.0.0.1")) != fingerprint(other)
+    assert len(fingerprint(one)) == 16
+
+
+@pytest.fixture
+def connect_bot(monkeypatch):
+    """Make the bot's connection: (base URL, token, further extra)."""
+
+    def connect(url, token=BOT_TOKEN, **extra):
+        connection = {"conn_type": "slack", "password": token, "extra": {"base_url": url, **extra}}
+        monkeypatch.setenv("AIRFLOW_CONN_SLACK_API_DEFAULT", json.dumps(connection))
+
+    return connect
+
+
+def test_a_chart_is_uploaded_and_shown_in_the_channel(slack, connect_bot):
+    connect_bot(f"{slack.origin}/api/")
+    open_chart_uploads(CHANNEL).upload(b"png", "bitcoin, 24 hours")
+    assert list(slack.files) == [{"id": "F0001", "title": "bitcoin, 24 hours", "channel": CHANNEL, "content": b"png"}]
+
+
+@pytest.mark.parametrize(
+    ("token", "channel", "reason"), [("wrong", CHANNEL, "not_authed"), (BOT_TOKEN, "#alerts", "channel_not_found")]
+)
+def test_a_chart_that_slack_refuses_fails_nothing(slack, connect_bot, caplog, token, channel, reason):
+    connect_bot(f"{slack.origin}/api/", token)
+    open_chart_uploads(channel).upload(b"png", "bitcoin")
+    assert reason in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("content", [b"", http(200, b"<html>"), http(503, b"")], ids=["hung up", "HTML", "503"])
+def test_a_chart_without_a_response_fails_nothing(connect_bot, answer, caplog, content):
+    connect_bot(f"{answer(content)}/api/")
+    open_chart_uploads(CHANNEL).upload(b"png", "bitcoin")
+    assert caplog.messages[-1].startswith("chart not uploaded: ")
+
+
+def test_charts_need_a_token_and_a_channel(slack, connect_bot, caplog):
+    assert App().slack.charts is None
+    assert caplog.messages == []
+    connect_bot(f"{slack.origin}/api/")
+    assert App().slack.charts is None
+    assert caplog.messages[-1].startswith("connection slack_api_default: ")
+    connect_bot(f"{slack.origin}/api/", channel=CHANNEL)
+    App().slack.charts.upload(b"png", "bitcoin")
+    assert len(slack.files) == 1
