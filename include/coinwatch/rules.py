@@ -121,7 +121,7 @@ class BadValueRule(_Model):
 
     def summary(self) -> str:
         """Return the values that decide, for a notification."""
-        return f"max_step_pct {self.max_step_pct:g}, confirm_pulls {self.confirm_pulls}"
+        return f"max_step_pct {self.max_step_pct:g}, confirm_polls {self.confirm_polls}"
 
 
 class StaleRule(_Model):
@@ -139,7 +139,7 @@ class StaleRule(_Model):
 
     def summary(self) -> str:
         """Return the values that decide, for a notification."""
-        return f"pulls {self.pulls}, min_hours {self.min_hours:g}"
+        return f"polls {self.polls}, min_hours {self.min_hours:g}"
 
 
 class Rules(_Model):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, delete, select, update
 
-from coinwatch.errors import WrongOrder
+from coinwatch.errors import InvalidAction
 from coinwatch.health import issues
 from coinwatch.times import parse_time
 from coinwatch.warehouse import schema
@@ -48,11 +48,11 @@ def manage_alerts(app: "App", params: Mapping[str, Any]) -> str:
         What was done.
 
     Raises:
-        WrongOrder: It cannot be done.
+        InvalidAction: It cannot be done.
     """
     action = _ACTIONS.get(params["action"])
     if action is None:
-        raise WrongOrder(f"action {params['action']!r} is unknown; allowed are {', '.join(_ACTIONS)}")
+        raise InvalidAction(f"action {params['action']!r} is unknown; allowed are {', '.join(_ACTIONS)}")
     given = {**params, **{name: params[name].strip() or ALL for name in ("coin", "rule")}}
     with app.warehouse.begin() as connection:
         done = action(connection, given, app.clock())
@@ -65,9 +65,9 @@ def _silence(connection: Connection, params: Mapping[str, Any], now: datetime) -
     try:
         until = parse_time(params["until"]) if params["until"] else now + timedelta(hours=params["hours"])
     except ValueError as error:
-        raise WrongOrder(f"until: {error}") from None
+        raise InvalidAction(f"until: {error}") from None
     if until <= now:
-        raise WrongOrder(f"until: {until:%Y-%m-%d %H:%M} UTC is in the past; give a later time")
+        raise InvalidAction(f"until: {until:%Y-%m-%d %H:%M} UTC is in the past; give a later time")
     silence(connection, coin=coin, rule=rule, until=until, reason=reason, at=now)
     return f"silenced until {until:%Y-%m-%d %H:%M} UTC: coin {coin}, rule {rule} ({reason})"
 
@@ -78,7 +78,7 @@ def _unsilence(connection: Connection, params: Mapping[str, Any], _now: datetime
         return f"unsilenced: coin {coin}, rule {rule}"
     silences = connection.execute(select(schema.silences).order_by(_s.id))
     existing = "; ".join(f"coin {row.coin}, rule {row.rule}" for row in silences) or "none"
-    raise WrongOrder(f"no silence has coin {coin} and rule {rule}; there are: {existing}")
+    raise InvalidAction(f"no silence has coin {coin} and rule {rule}; there are: {existing}")
 
 
 def _acknowledge(connection: Connection, params: Mapping[str, Any], now: datetime) -> str:
@@ -89,7 +89,7 @@ def _acknowledge(connection: Connection, params: Mapping[str, Any], now: datetim
     ids = [row.id for row in incidents if coin in (ALL, row.coin) and rule in (ALL, row.rule)]
     if not ids and rule not in keys:
         there = ", ".join([f"{row.coin} {row.rule}" for row in incidents] + keys) or "none"
-        raise WrongOrder(f"nothing with coin {coin} and rule {rule} is open; open are: {there}")
+        raise InvalidAction(f"nothing with coin {coin} and rule {rule} is open; open are: {there}")
     values = {"acknowledged_at": now, "acknowledged_by": reason}
     connection.execute(update(schema.incidents).where(_i.id.in_(ids)).values(**values))
     if rule in keys:
@@ -108,7 +108,7 @@ def _reenable_webhooks(connection: Connection, _params: Mapping[str, Any], now: 
 def _reason(params: Mapping[str, Any]) -> str:
     reason: str = params["reason"].strip()
     if not reason:
-        raise WrongOrder("reason is empty; write why, and who takes care of it")
+        raise InvalidAction("reason is empty; write why, and who takes care of it")
     return reason
 
 

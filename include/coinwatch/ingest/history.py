@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from coinwatch.archive.snapshots import Answer, snapshot_name
 from coinwatch.coingecko.answers import read_history
 from coinwatch.coingecko.errors import BeyondPlan, CoinGeckoError, UnknownCoin
-from coinwatch.errors import WrongOrder
+from coinwatch.errors import InvalidAction
 from coinwatch.ingest import gaps
 from coinwatch.ingest.stored import stored_times
 from coinwatch.record import RawPrice
@@ -56,7 +56,7 @@ def plan_history(app: "App", as_of: datetime, params: Mapping[str, Any] | None =
             once more, and requested whatever their backoff.
 
     Raises:
-        WrongOrder: A param is wrong.
+        InvalidAction: A param is wrong.
     """
     coins, span = _read_params(app, as_of, params or {})
     if params and any(params.values()):
@@ -79,11 +79,11 @@ def _read_params(app: "App", as_of: datetime, params: Mapping[str, Any]) -> tupl
     wanted = {coin.strip() for coin in (params.get("coins") or "").split(",") if coin.strip()}
     unknown = sorted(wanted - set(app.settings.coins))
     if unknown:
-        raise WrongOrder(f"{', '.join(unknown)}: not in COINWATCH_COINS ({', '.join(app.settings.coins[:20])})")
+        raise InvalidAction(f"{', '.join(unknown)}: not in COINWATCH_COINS ({', '.join(app.settings.coins[:20])})")
     try:
         start, end = (parse_time(params[name]) if params.get(name) else None for name in ("start", "end"))
     except ValueError as error:
-        raise WrongOrder(f"start and end: {error}") from None
+        raise InvalidAction(f"start and end: {error}") from None
     since = ceil_hour(start) if start else gaps.earliest_hour(app, as_of)
     return [coin for coin in app.settings.coins if not wanted or coin in wanted], (
         since,

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from coinwatch.alerts.silences import active_silences, manage_alerts
-from coinwatch.errors import WrongOrder
+from coinwatch.errors import InvalidAction
 from coinwatch.health import issues
 from coinwatch.warehouse import schema
 
@@ -55,7 +55,7 @@ def test_a_silence_lasts_for_hours_or_until_a_time_and_the_same_one_again_replac
 
 def test_a_silence_is_ended_by_its_coin_and_rule(apply, silences, noon):
     apply()
-    with pytest.raises(WrongOrder, match=r"coin bitcoin, rule \*$"):
+    with pytest.raises(InvalidAction, match=r"coin bitcoin, rule \*$"):
         apply(action="unsilence", coin="*")
     apply(action="unsilence")
     assert silences(noon) == []
@@ -90,7 +90,7 @@ def test_an_issue_is_acknowledged_by_its_key(apply, warehouse, report, noon):
     with warehouse.begin() as connection:
         query = select(i.key, i.acknowledged_at, i.acknowledged_by).order_by(i.key)
         assert connection.execute(query).all() == [("late", None, None), ("uploads", noon, "Bob")]
-    with pytest.raises(WrongOrder, match=r"late, uploads$"):
+    with pytest.raises(InvalidAction, match=r"late, uploads$"):
         apply(action="acknowledge", coin="ripple")
 
 
@@ -116,7 +116,7 @@ def test_revoked_webhooks_are_re_enabled(apply, warehouse, report):
     ],
 )
 def test_an_action_that_cannot_be_done_changes_nothing_and_names_what_can(apply, silences, noon, params, reason):
-    with pytest.raises(WrongOrder, match=reason) as caught:
+    with pytest.raises(InvalidAction, match=reason) as caught:
         apply(**params)
     assert not caught.value.retryable
     assert silences(noon) == []

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from coinwatch.coingecko.errors import RateLimited, Unavailable
-from coinwatch.errors import WrongOrder
+from coinwatch.errors import InvalidAction
 from coinwatch.ingest.gaps import find_gaps
 from coinwatch.ingest.history import CHUNK_REQUESTS_MAX, CHUNKS_MAX, append_history, fetch_history, plan_history
 from coinwatch.ingest.poll import append_raw_log, fetch_prices
@@ -289,7 +289,7 @@ def test_by_hand_hours_are_requested_whatever_their_backoff(make_world, noon, cl
     "params", [pytest.param({"coins": "bitcoin,x"}, id="coin"), pytest.param({"start": "yesterday"}, id="time")]
 )
 def test_by_hand_wrong_params_are_refused(world, noon, params):
-    with pytest.raises(WrongOrder):
+    with pytest.raises(InvalidAction):
         plan_history(world.app(), noon, params)
 
 
