@@ -10,19 +10,19 @@ export UV_SYSTEM_CERTS := true
 export VIRTUAL_ENV := $(CURDIR)/.venv
 unexport PYTHONHOME PYTHONPATH
 
-# The first of these that runs and fits; PYTHON=/path/to/python chooses one.
+# The first of these that runs and has a supported version; PYTHON=/path/to/python chooses one.
 PYTHON ?= python3.12 python3.11 python3
 
 INSTALLED := .venv/.installed
 LOCK := pip compile --quiet --universal --no-strip-extras --no-annotate --generate-hashes \
 	--custom-compile-command "make lock" pyproject.toml
 
-# A Python that was taken away from under its environment takes the environment with it.
+# An environment whose Python was removed is made again.
 $(shell [ ! -e .venv/.python ] || .venv/bin/python -c '' 2>/dev/null || rm -f .venv/.python .venv/.installed)
 
 yes = $(filter 1 true yes on,$(1))
 
-.PHONY: help run doctor install test test-compose test-move check fix lock lock-check clean
+.PHONY: help run doctor install test test-quick test-compose test-move check fix lock lock-check clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,18 +30,22 @@ help: ## This list
 run: $(INSTALLED) ## Everything on this machine, in the sandbox. LIVE=1: real services; ONCE=1: end after the first hour
 	@exec .venv/bin/coinwatch run $(if $(call yes,$(LIVE)),--live) $(if $(call yes,$(ONCE)),--once)
 
-doctor: $(INSTALLED) ## Check settings, key, services, warehouse, disk and clock. POST=1: with a test message to Slack
+doctor: $(INSTALLED) ## Check settings, key, services, warehouse, disk and clock. POST=1: also post a test message to Slack
 	@exec .venv/bin/coinwatch doctor $(if $(call yes,$(POST)),--post)
 
 install: $(INSTALLED) ## The locked dependencies, into .venv
 
+# A file stays on one worker, because its fixtures are shared by its tests.
 test: $(INSTALLED) ## The whole test suite
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
-test-compose: $(INSTALLED) ## The stack of docker-compose.yaml, started, broken, stopped and started again (needs Docker)
+test-quick: $(INSTALLED) ## The part that takes less than a minute: pure functions, and edges on SQLite
+	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -k "not postgresql" $(ARGS) tests/unit tests/edges
+
+test-compose: $(INSTALLED) ## Start, break and restart the stack of docker-compose.yaml (needs Docker)
 	.venv/bin/python tests/compose/run.py
 
-test-move: $(INSTALLED) ## Backup, restore and an upgrade of Airflow, done as docs/operations.md says (needs Docker)
+test-move: $(INSTALLED) ## Backup, restore and upgrade Airflow, as docs/operations.md says (needs Docker)
 	.venv/bin/python tests/compose/move.py $(ARGS)
 
 check: $(INSTALLED) ## Format, lint, types and lock; changes nothing
@@ -50,7 +54,7 @@ check: $(INSTALLED) ## Format, lint, types and lock; changes nothing
 	.venv/bin/mypy
 	@$(MAKE) --no-print-directory lock-check
 
-fix: $(INSTALLED) ## Repair what of format and lint can be repaired
+fix: $(INSTALLED) ## Repair format and lint, where that is possible
 	.venv/bin/ruff check --fix --exit-zero --quiet
 	.venv/bin/ruff format
 	.venv/bin/ruff check
@@ -70,7 +74,7 @@ lock-check: $(UV)
 		cmp -s "$$file" "$$folder/$$file" || { echo "$$file is not what pyproject.toml asks for: run \`make lock\`" >&2; exit 1; }; \
 	done && echo "requirements are in step with pyproject.toml"
 
-clean: ## Remove .venv, caches and all that the sandbox made; real data and Airflow's live database stay
+clean: ## Remove .venv, caches and what the sandbox made; real data and the Airflow of live runs stay
 	rm -rf .venv .airflow/sandbox data/sandbox .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -78,14 +82,14 @@ clean: ## Remove .venv, caches and all that the sandbox made; real data and Airf
 uv = index=$${PIP_INDEX_URL:-$$(.venv/bin/python -m pip config get global.index-url 2>/dev/null || true)}; \
 	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$index}"; fi; $(UV) $(1)
 
-# Each step is done again unless it was done to its end, so an interrupted install is taken up by the next one.
+# A step that was interrupted is done again by the next install.
 $(INSTALLED): requirements-dev.txt pyproject.toml | $(UV)
 	@echo "installing the locked dependencies into .venv"
 	@$(call uv,pip sync --quiet --require-hashes requirements-dev.txt)
 	@$(call uv,pip install --quiet --no-deps --editable .)
 	@touch $@
 
-# uv lies beside the environment and not in it, because it takes out of it whatever is not locked.
+# uv is kept outside the environment, from which it removes everything that is not locked.
 $(UV): .venv/.python
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --target .venv/.uv uv==$(UV_VERSION)
 	@touch $@

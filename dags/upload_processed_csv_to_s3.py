@@ -44,7 +44,7 @@ def upload_processed_csv_to_s3():
         """Upload the whole processed CSV of each coin."""
         from coinwatch.s3 import uploads
 
-        return uploads.upload_latest_csvs(App())
+        return uploads.upload_latest(App())
 
     upload_missing() >> upload_latest()
 

@@ -23,3 +23,13 @@ class InvalidAction(CoinwatchError):
 
     retryable = False
     exit_status = 2
+
+
+class Interrupted(CoinwatchError):
+    """A signal asked the command to end."""
+
+    retryable = False
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"ended by signal {signal}")
+        self.exit_status = 128 + signal

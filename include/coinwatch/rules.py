@@ -1,4 +1,7 @@
-"""The rules file: every constant of detection, validated, with overrides for each coin."""
+"""The rules file: every constant of detection, validated, with overrides for each coin.
+
+`include/coinwatch.yaml` explains each value.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,14 +34,7 @@ M = TypeVar("M", bound=_Model)
 
 
 class SigmaRules(_Model):
-    """How the typical move of a coin (sigma) is learned.
-
-    Attributes:
-        half_life_days: Age at which a move counts half.
-        clip_sigmas: A move counts as at most this many sigmas,
-        clip_after_samples: once this many moves were learned.
-        min_interval_hours: Prices closer together count as this far apart.
-    """
+    """How the typical move of a coin (sigma) is learned."""
 
     half_life_days: Positive
     clip_sigmas: Positive
@@ -47,14 +43,7 @@ class SigmaRules(_Model):
 
 
 class MoveRule(_Model):
-    """When a move is abnormal, and when it is notified again.
-
-    Attributes:
-        sigmas: From this many typical moves on,
-        min_pct: and from this log return in percent on.
-        quiet_hours: After a notification there is none for this long,
-        worse_factor: unless the log return is this many times the notified one, up or down.
-    """
+    """When a move is abnormal, and when it is notified again."""
 
     sigmas: Positive
     min_pct: Positive
@@ -67,13 +56,7 @@ class MoveRule(_Model):
 
 
 class HourMoveRule(MoveRule):
-    """The move of about an hour.
-
-    Attributes:
-        late_hours_max: A late poll is compared with the price before it, if that is at most this old.
-        revert_fraction: If the next price takes back this part of the move, it was a spike,
-        revert_hours: provided it comes within this time.
-    """
+    """The move of about an hour, and when it was only a spike."""
 
     late_hours_max: UpToFourHours
     revert_fraction: float = Field(gt=0, le=1)
@@ -81,24 +64,13 @@ class HourMoveRule(MoveRule):
 
 
 class DayMoveRule(MoveRule):
-    """The move of 24 hours.
-
-    Attributes:
-        rearm_fraction: It resolves when the move is below this part of the threshold, or changes direction.
-    """
+    """The move of 24 hours, and when it resolves."""
 
     rearm_fraction: float = Field(gt=0, lt=1)
 
 
 class LimitRules(_Model):
-    """Fixed limits in percent, whatever is typical of the coin.
-
-    Attributes:
-        limit_1h_pct: For the change in 1 hour; None: no limit.
-        limit_24h_pct: For the change in 24 hours; None: no limit.
-        worse_factor: It is notified again when the log return is this many times the notified one.
-        rearm_fraction: It resolves when the change is below this part of the limit.
-    """
+    """Fixed limits in percent, whatever is typical of the coin."""
 
     limit_1h_pct: Positive | None
     limit_24h_pct: Positive | None
@@ -107,13 +79,7 @@ class LimitRules(_Model):
 
 
 class BadValueRule(_Model):
-    """When a value is quarantined, and when it is released.
-
-    Attributes:
-        max_step_pct: A price further than this from the last accepted one is quarantined,
-        confirm_polls: until this many polls in a row agree
-        confirm_pct: within this.
-    """
+    """When a value is quarantined, and when it is released."""
 
     max_step_pct: Positive
     confirm_polls: int = Field(ge=2)
@@ -125,13 +91,7 @@ class BadValueRule(_Model):
 
 
 class StaleRule(_Model):
-    """When a price is stale.
-
-    Attributes:
-        polls: This many polls in a row have exactly the same price,
-        min_hours: over at least this time;
-        age_minutes: or the price was older than this when it was fetched.
-    """
+    """When a price is stale."""
 
     polls: int = Field(ge=2, le=24)
     min_hours: UpToADay
@@ -143,19 +103,7 @@ class StaleRule(_Model):
 
 
 class Rules(_Model):
-    """All rules for one coin.
-
-    Attributes:
-        symbol: The coin's ticker; empty: its id.
-        warm_up_samples: No move is notified before this many moves were learned.
-        critical_factor: An alert is critical from this many times the threshold on.
-        sigma: How the typical move is learned.
-        move_1h: The move of about an hour.
-        move_24h: The move of 24 hours.
-        limits: Fixed limits.
-        bad_value: Which values are quarantined.
-        stale: Which prices are stale.
-    """
+    """All rules for one coin."""
 
     symbol: str = ""
     warm_up_samples: int = Field(ge=2)

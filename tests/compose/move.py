@@ -1,134 +1,97 @@
-"""`make test-move`: what docs/operations.md says of backup, restore and upgrade, done.
+"""`make test-move`: backup, restore and an upgrade of Airflow, done as docs/operations.md says.
 
-A stack with an older Airflow takes an hour in. Its backup is restored by another stack, in another folder, with the
-Airflow of today: everything has to be there, and the next hour has to come.
+A stack with an older Airflow processes an hour. Another stack, in another folder and with today's Airflow, restores its
+backup: everything has to be there, and the next hour has to be processed.
 """
 
 import argparse
-import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from run import hour_by_hand, password_of, stored
-from stack import PROJECT, Failed, Stack, check, copy_project, say, step
+from run import check_nothing_is_lost, password_of, stored, trigger_an_hour, wait_for_history
+from stack import PROJECT, SERVICES, Stack, check, run_with_stacks, say, step
 
-PARTS = ["api-server", "scheduler", "dag-processor", "triggerer"]
+TAR = "run --rm --no-deps -T --entrypoint tar prepare"
 
 
-def main() -> int:
-    """Do it all.
-
-    Returns:
-        0 if everything held.
-    """
+def test(new_stack: Callable[[str], Stack]) -> None:
+    """Move a stack."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--older", default="3.3.1", help="version of Airflow to come from")
     parser.add_argument("--released", default="2026-08-13", help="day whose packages go with it")
-    parser.add_argument("--botocore", default="<1.43.57", help="the one that its image's aiobotocore asks for")
+    parser.add_argument("--botocore", default="<1.43.57", help="the version that its image's aiobotocore needs")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="coinwatch-move-"))
-    stacks: list[Stack] = []
-    status = 1
-    try:
-        _move(folder, stacks, options)
-        status = 0
-        say("everything held")
-    except Failed as failure:
-        say(f"FAILED: {failure}")
-    finally:
-        for stack in stacks:
-            stack.end()
-            stack.remove_images()
-        shutil.rmtree(folder, ignore_errors=True)
-    return status
-
-
-def _move(folder: Path, stacks: list[Stack], options: argparse.Namespace) -> None:
-    older = options.older
-    backup = folder / "backup"
+    old = new_stack("old")
+    backup = old.folder.parent / "backup"
     backup.mkdir()
-    old = _stack(folder / "old", stacks)
-    with step(f"changing it to Airflow {older}", old):
+    with step(f"build with Airflow {options.older}", old):
         _change_airflow(old.folder, options)
         old.compose("build", limit=900)
-    with step(f"starting with Airflow {older}", old, "prepare", "init", *PARTS):
+    with step("start it", old, "prepare", "init", *SERVICES):
         old.up()
     password = password_of(old)
     old.log_in(password)
-    check(holds=old.get("/api/v2/version")["version"] == older, otherwise=f"this is not Airflow {older}")
+    check(old.get("/api/v2/version")["version"] == options.older, f"this is not Airflow {options.older}")
     with step("an hour", old, "scheduler"):
-        hour_by_hand(old)
-    before = stored(old, with_sandbox=False)
-    say(f"  {before}")
+        wait_for_history(old, 300)
+        trigger_an_hour(old)
+    before = _moved(old)
     with step("backup", old):
         for name in ("airflow", "warehouse"):
-            command = f"exec -T postgres pg_dump -U postgres --format custom {name}_sandbox > {backup}/{name}.dump"
-            _shell(old, command)
-        _shell(old, f"{_TAR} -C /run/coinwatch/kept -cf - . > {backup}/secrets.tar")
-        _shell(old, f"{_TAR} -C /opt/airflow -cf - data > {backup}/data.tar")
-    old.end()
+            dump = f"exec -T postgres pg_dump -U postgres --format custom {name}_sandbox"
+            _shell(old, f"{dump} > {backup}/{name}.dump")
+        _shell(old, f"{TAR} -C /run/coinwatch/secrets -cf - . > {backup}/secrets.tar")
+        _shell(old, f"{TAR} -C /opt/airflow -cf - data > {backup}/data.tar")
+    old.down()
 
-    new = _stack(folder / "new", stacks)
-    with step("restore in another place, with today's version", new):
+    new = new_stack("new")
+    with step("restore in another folder, with today's version", new):
         new.compose("build", limit=900)
-        _shell(new, f"{_TAR} -C /run/coinwatch/kept -xf - < {backup}/secrets.tar")
-        _shell(new, f"{_TAR} -C /opt/airflow -xf - < {backup}/data.tar")
+        _shell(new, f"{TAR} -C /run/coinwatch/secrets -xf - < {backup}/secrets.tar")
+        _shell(new, f"{TAR} -C /opt/airflow -xf - < {backup}/data.tar")
         new.compose("run", "--rm", "init", "databases", limit=300)
         for name in ("airflow", "warehouse"):
-            restore = f"pg_restore -U postgres --exit-on-error --dbname {name}_sandbox"
-            _shell(new, f"exec -T postgres {restore} < {backup}/{name}.dump")
-    with step("starting it", new, "prepare", "init", *PARTS):
+            restore = f"exec -T postgres pg_restore -U postgres --exit-on-error --dbname {name}_sandbox"
+            _shell(new, f"{restore} < {backup}/{name}.dump")
+    with step("start it", new, "prepare", "init", *SERVICES):
         new.up()
     with step("everything is there, and the next hour comes", new, "scheduler"):
         new.log_in(password)
-        now = stored(new, with_sandbox=False)
-        say(f"  {now}")
-        lost = {what: (count, now[what]) for what, count in before.items() if now[what] < count}
-        check(holds=not lost, otherwise=f"less than before: {lost}")
-        check(holds=password not in new.logs("init"), otherwise="init showed the password again")
-        hour_by_hand(new)
+        check_nothing_is_lost(before, _moved(new))
+        check(password not in new.logs("init"), "init showed the password again")
+        trigger_an_hour(new)
 
 
-_TAR = "run --rm --no-deps -T --entrypoint tar prepare"
-
-
-def _stack(folder: Path, stacks: list[Stack]) -> Stack:
-    copy_project(folder)
-    stacks.append(Stack(folder, f"coinwatch-move-{folder.name}-{os.getpid()}"))
-    stacks[-1].profiles = ["sandbox"]
-    return stacks[-1]
+def _moved(stack: Stack) -> dict[str, int]:
+    """What a backup contains: all but the sandbox's own memory."""
+    counts = {what: count for what, count in stored(stack).items() if what not in {"objects", "messages"}}
+    say(f"  {counts}")
+    return counts
 
 
 def _shell(stack: Stack, command: str) -> None:
     """Run `docker compose …` with a redirection, as the guide has it."""
+    shell = ["/bin/sh", "-euc", f"docker compose {command}"]
     done = subprocess.run(
-        ["/bin/sh", "-euc", f"docker compose --profile sandbox {command}"],
-        cwd=stack.folder,
-        env=stack.environ,
-        check=False,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=300,
+        shell, cwd=stack.folder, env=stack.environ, check=False, stderr=subprocess.PIPE, text=True, timeout=300
     )
-    check(holds=not done.returncode, otherwise=f"`docker compose {command}` failed: {done.stderr}")
+    check(not done.returncode, f"`docker compose {command}` failed: {done.stderr}")
 
 
 def _change_airflow(folder: Path, options: argparse.Namespace) -> None:
-    """What the guide says of a patch version."""
-    version = options.older
+    """Change the patch version, as the guide says."""
     for name, pattern, new in (
-        ("pyproject.toml", r"apache-airflow==[\d.]+", f"apache-airflow=={version}"),
+        ("pyproject.toml", r"apache-airflow==[\d.]+", f"apache-airflow=={options.older}"),
         ("pyproject.toml", r'exclude-newer = "[^T]+', f'exclude-newer = "{options.released}'),
         ("pyproject.toml", r'"botocore[<>=\d.]+"', f'"botocore{options.botocore}"'),
-        ("Dockerfile", r"apache/airflow:[\d.]+-", f"apache/airflow:{version}-"),
+        ("Dockerfile", r"apache/airflow:[\d.]+-", f"apache/airflow:{options.older}-"),
     ):
         path = folder / name
         path.write_text(re.sub(pattern, new, path.read_text()))
-    # The tools of the project's own environment do for a copy, too.
+    # The tools of this project's environment serve the copy, too.
     (folder / ".venv").symlink_to(PROJECT / ".venv")
     for lock in folder.glob("requirements*.txt"):
         lock.write_text("")
@@ -136,4 +99,4 @@ def _change_airflow(folder: Path, options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_with_stacks("coinwatch-move", test))

@@ -1,1 +1,1 @@
-"""What Docker Compose runs before Airflow: secrets, folders and databases; docker-compose.yaml says in which order."""
+"""What Docker Compose runs before Airflow: `prepare` (secrets, data folder), then `init` (databases, user, pool)."""

@@ -1,1 +1,1 @@
-"""Everything on one machine: what `make run` starts, watches and ends."""
+"""Everything on this machine: what `make run` starts, follows and ends."""

@@ -1,93 +1,85 @@
 """Airflow's REST API, as far as a local run needs it."""
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import requests
 
-from coinwatch.local.errors import RunError
-from coinwatch.local.home import USER
+from coinwatch.errors import CoinwatchError
+from coinwatch.local.environment import USER
 
 TIMEOUT = 10
-"""Seconds for an answer; on a busy machine the first ones are slow."""
-
-
-class NotAnswering(Exception):
-    """The server is not there yet, or too busy now; it may answer later."""
+"""Seconds for an answer; the first ones of a busy machine are slow."""
 
 
 class AirflowApi:
-    """The API of one Airflow on this machine.
+    """The API of an Airflow on this machine. A request is repeated until there is an answer.
 
     Args:
-        url: Where it serves, without a path.
-        password: Of the user ``admin``.
+        url: Its scheme, host and port.
+        pause: Called with what is waited for, before each new try; it raises to give up.
     """
 
-    def __init__(self, url: str, password: str) -> None:
+    def __init__(self, url: str, pause: Callable[[str], None]) -> None:
         self._url = url
-        self._password = password
+        self._pause = pause
         self._session = requests.Session()
-        # No proxy, no .netrc: it is this machine.
+        # On loopback neither a proxy nor a .netrc applies.
         self._session.trust_env = False
 
-    def health(self) -> dict[str, str]:
-        """The state of each part of Airflow by its name; ``healthy`` is good.
-
-        Raises:
-            NotAnswering: There is nobody to ask yet.
-        """
-        content = self._ask("GET", "/api/v2/monitor/health")
-        return {name: (part or {}).get("status") or "not there yet" for name, part in content.items()}
-
-    def log_in(self) -> None:
-        """Get a token for everything that follows.
-
-        Raises:
-            NotAnswering: Ask again later.
-            RunError: The password is not taken.
-        """
-        content = self._ask("POST", "/auth/token", json={"username": USER, "password": self._password})
+    def log_in(self, password: str) -> None:
+        """Use the token of the user ``admin`` from now on."""
+        content = self._ask("POST", "/auth/token", {"username": USER, "password": password})
         self._session.headers["Authorization"] = f"Bearer {content['access_token']}"
 
+    def add_pool(self, pool: dict[str, object]) -> None:
+        """Add a pool, unless there is one with this name."""
+        if pool["name"] not in {known["name"] for known in self._ask("GET", "/api/v2/pools")["pools"]}:
+            self._ask("POST", "/api/v2/pools", pool)
+
     def import_errors(self) -> dict[str, str]:
-        """Why Dag files could not be read, by file."""
-        content = self._ask("GET", "/api/v2/importErrors")
-        return {str(error["filename"]): str(error["stack_trace"]) for error in content["import_errors"]}
+        """Return the traceback of each Dag file that Airflow cannot read."""
+        errors = self._ask("GET", "/api/v2/importErrors")["import_errors"]
+        return {str(error["filename"]): str(error["stack_trace"]) for error in errors}
 
     def dags(self) -> dict[str, bool]:
-        """The Dags that Airflow knows, and whether each is paused."""
+        """Return the Dags, and whether each is paused."""
         return {dag["dag_id"]: dag["is_paused"] for dag in self._ask("GET", "/api/v2/dags", limit=100)["dags"]}
 
-    def switch_on(self, dag_id: str) -> None:
-        """Have a Dag run."""
-        self._ask("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False}, update_mask="is_paused")
+    def unpause(self, dag_id: str) -> None:
+        """Switch a Dag on."""
+        self._ask("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False}, update_mask="is_paused")
 
     def trigger(self, dag_id: str) -> dict[str, Any]:
         """Start a run as of now."""
-        return self._ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None})
+        return self._ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})
 
     def latest_runs(self, dag_id: str) -> list[dict[str, Any]]:
-        """The newest runs of a Dag, newest first."""
-        runs: list[dict[str, Any]] = self._ask(
-            "GET", f"/api/v2/dags/{dag_id}/dagRuns", order_by="-run_after", limit=20
-        )["dag_runs"]
+        """Return the latest runs of a Dag, the newest first."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns"
+        runs: list[dict[str, Any]] = self._ask("GET", path, order_by="-run_after", limit=20)["dag_runs"]
         return runs
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """The task instances of a run."""
+        """Return the task instances of a run."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances"
         tasks: list[dict[str, Any]] = self._ask("GET", path, limit=100)["task_instances"]
         return tasks
 
-    def _ask(self, method: str, path: str, json: Any = None, **query: Any) -> dict[str, Any]:
-        try:
-            response = self._session.request(method, self._url + path, json=json, params=query, timeout=TIMEOUT)
-        except requests.RequestException as error:
-            raise NotAnswering(f"{method} {path}: {type(error).__name__}") from None
-        if response.status_code >= 500:
-            raise NotAnswering(f"{method} {path}: {response.status_code}")
-        if not response.ok:
-            raise RunError(f"Airflow answered {response.status_code} to {method} {path}: {response.text[:300]}")
-        content: dict[str, Any] = response.json()
-        return content
+    def _ask(self, method: str, path: str, body: object = None, **query: str | int) -> dict[str, Any]:
+        while True:
+            try:
+                response = self._session.request(method, self._url + path, json=body, params=query, timeout=TIMEOUT)
+            except requests.RequestException as error:
+                problem = type(error).__name__
+            else:
+                if response.ok:
+                    content: dict[str, Any] = response.json()
+                    return content
+                if response.status_code < 500:
+                    raise CoinwatchError(
+                        f"Airflow answers {response.status_code} to {method} {path}: {response.text[:300]}"
+                    )
+                problem = f"HTTP {response.status_code}"
+            self._pause(f"Airflow to answer ({method} {path}: {problem})")

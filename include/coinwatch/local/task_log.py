@@ -1,4 +1,4 @@
-"""A task's log as Airflow writes it, JSON by the line: why the task failed, in words."""
+"""Why a task failed: the end of its log, which Airflow writes as JSON by line."""
 
 import json
 from pathlib import Path
@@ -6,44 +6,23 @@ from typing import Any
 
 from coinwatch.local.processes import tail
 
-_LINES = 400
 
-
-def read_task_log(path: Path, lines: int = 12) -> str:
-    """The end of a task's log, from the reason of its failure on where there is one.
-
-    Args:
-        path: The log of one try.
-        lines: At most so many of them.
-
-    Returns:
-        Lines for people; says so if there is no log.
-    """
-    entries = [_entry(line) for line in tail(path, _LINES).splitlines()]
+def read_task_log(path: Path) -> str:
+    """Return the last exception in the log of a task's try; without one, the last lines of the log."""
+    entries = [_parse(line) for line in tail(path, 400).splitlines()]
     if not entries:
         return f"(there is no log {path})"
-    reasons = [reason for entry in entries if (reason := _reason(entry))]
-    if reasons:
-        return reasons[-1]
-    return "\n".join(_plain(entry) for entry in entries[-lines:])
+    # The first detail is the exception that was raised; those after it are its causes.
+    errors = [entry["error_detail"][0] for entry in entries if entry.get("error_detail")]
+    if errors:
+        return f"{errors[-1]['exc_type']}: {errors[-1]['exc_value']}"
+    return "\n".join(f"{entry.get('level', '')} {entry.get('event', '')}".strip() for entry in entries[-12:])
 
 
-def _entry(line: str) -> dict[str, Any]:
+def _parse(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except json.JSONDecodeError:
-        return {"event": line}
+        entry = None
+    # A library may print something else.
     return entry if isinstance(entry, dict) else {"event": line}
-
-
-def _reason(entry: dict[str, Any]) -> str:
-    """The exception that a line tells of, as ``Type: message``; empty without one."""
-    details = entry.get("error_detail")
-    if not isinstance(details, list) or not details:
-        return ""
-    # The first one is what was raised in the end; those after it are its causes.
-    return f"{details[0].get('exc_type', 'an error')}: {details[0].get('exc_value', '')}"
-
-
-def _plain(entry: dict[str, Any]) -> str:
-    return f"{entry.get('level', '')} {entry.get('event', '')}".strip()

@@ -1,8 +1,7 @@
-"""S3: keys, and writes that say what they did (contract, section 6)."""
+"""S3 keys, and writes whose errors say what to do (contract, section 6)."""
 
 import base64
 import hashlib
-import logging
 from datetime import datetime
 from typing import Any
 
@@ -10,60 +9,45 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from coinwatch.errors import CoinwatchError
 
-log = logging.getLogger(__name__)
-
 _CONFLICT_TRIES = 5
-"""A racing write of the same key is refused with 409 until it is over."""
+"""S3 refuses racing writes of one key with 409 until one of them is done."""
 
-_CONTENT_TYPES = {".csv": "text/csv; charset=utf-8", ".json": "application/json"}
+_CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 
 
 class S3Error(CoinwatchError):
-    """S3 did not take an object."""
+    """S3 did not accept an object."""
 
 
 class S3Refused(S3Error):
-    """S3 will not take it as things are."""
+    """S3 accepts nothing until an operator changes something."""
 
     retryable = False
 
 
 class S3Conflict(S3Error):
-    """Another object stands where a write-once object should be."""
+    """A write-once key has another content."""
 
     retryable = False
 
 
 def partition_key(layer: str, hour: datetime) -> str:
-    """Key of a layer's rows of one data hour.
-
-    Args:
-        layer: ``raw`` or ``processed``.
-        hour: Full hour, UTC.
-    """
-    return f"{layer}/{_partition(f'{hour:%Y%m%dT%H}')}/prices.csv"
+    """Return the key of one data hour of a layer, ``raw`` or ``processed``."""
+    return f"{layer}/date={hour:%Y-%m-%d}/hour={hour:%H}/prices.csv"
 
 
 def archive_key(name: str, ending: str) -> str:
-    """Key of a snapshot's file: its hour is that of the as-of time in its name."""
-    return f"archive/{_partition(name)}/{name}{ending}"
+    """Return the key of a snapshot's file; its hour is that of the as-of time in its name."""
+    return f"archive/date={name[:4]}-{name[4:6]}-{name[6:8]}/hour={name[9:11]}/{name}{ending}"
 
 
 def latest_key(coin: str) -> str:
-    """Key of a coin's whole processed CSV."""
+    """Return the key of a coin's whole processed CSV."""
     return f"latest/{coin}_processed.csv"
 
 
-def _partition(time: str) -> str:
-    return f"date={time[:4]}-{time[4:6]}-{time[6:8]}/hour={time[9:11]}"
-
-
 class S3Store:
-    """A bucket, or the part of one below a prefix; may be used from several threads.
-
-    Attributes:
-        bucket: Its name.
-    """
+    """A bucket, or the part of one below a prefix; may be used from several threads."""
 
     def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
         self._client = client
@@ -71,14 +55,14 @@ class S3Store:
         self._prefix = f"{prefix}/" if prefix else ""
 
     def full_key(self, key: str) -> str:
-        """A key with the prefix before it."""
+        """Return a key with the prefix before it."""
         return self._prefix + key
 
     def put(self, key: str, body: bytes) -> None:
-        """Write an object, over the one that is there.
+        """Write an object, and replace one that exists.
 
         Raises:
-            S3Error: S3 did not take it.
+            S3Error: S3 did not accept it.
         """
         try:
             self._put(key, body)
@@ -89,8 +73,8 @@ class S3Store:
         """Write an object that is never replaced; the same content again is fine.
 
         Raises:
-            S3Conflict: There is another one.
-            S3Error: S3 did not take it.
+            S3Conflict: The key has another content.
+            S3Error: S3 did not accept it.
         """
         try:
             self._put_once(key, body)
@@ -98,16 +82,19 @@ class S3Store:
             raise self._failure(key, error) from None
 
     def delete(self, key: str) -> str:
-        """Take an object away.
+        """Delete an object.
 
         Returns:
-            Why it is still there, if it is.
+            Why it still exists, if it does.
         """
         try:
             self._client.delete_object(Bucket=self.bucket, Key=self.full_key(key))
         except (BotoCoreError, ClientError) as error:
-            return f"s3://{self.bucket}/{self.full_key(key)} could not be deleted again ({error})"
+            return f"{self._where(key)} was not deleted ({error})"
         return ""
+
+    def _where(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self.full_key(key)}"
 
     def _put_once(self, key: str, body: bytes) -> None:
         for _ in range(_CONFLICT_TRIES):
@@ -120,9 +107,7 @@ class S3Store:
                     raise
                 self._expect_same(key, body)
             return
-        raise S3Error(
-            f"s3://{self.bucket}/{self.full_key(key)}: somebody else keeps writing it; it is tried again later"
-        )
+        raise S3Error(f"{self._where(key)} was not written: another writer holds the key. The next run retries")
 
     def _put(self, key: str, body: bytes, **conditions: str) -> None:
         digest = hashlib.sha256(body)
@@ -130,7 +115,7 @@ class S3Store:
             Bucket=self.bucket,
             Key=self.full_key(key),
             Body=body,
-            ContentType=_CONTENT_TYPES[key[key.rindex(".") :]],
+            ContentType=_CONTENT_TYPES[key.rpartition(".")[2]],
             ChecksumSHA256=base64.b64encode(digest.digest()).decode(),
             Metadata={"sha256": digest.hexdigest()},
             **conditions,
@@ -142,24 +127,23 @@ class S3Store:
         ours, theirs = hashlib.sha256(body).hexdigest(), head["Metadata"].get("sha256", "unknown")
         if ours != theirs:
             raise S3Conflict(
-                f"s3://{self.bucket}/{self.full_key(key)} is there with another content (SHA-256 {theirs}; ours is "
-                f"{ours}). Snapshots are never replaced: find out who wrote it"
+                f"{self._where(key)} exists with another content (SHA-256 {theirs}; ours is {ours}). Snapshots are "
+                "never replaced: find out who wrote it"
             )
 
-    def _failure(self, key: str, error: Exception) -> S3Error:
-        where = f"s3://{self.bucket}/{self.full_key(key)}"
-        if isinstance(error, ClientError):
-            code = error.response["Error"]["Code"]
-            said = f"{where} was not written: {code}: {error.response['Error'].get('Message', '')}"
-            if code == "NoSuchBucket":
-                return S3Refused(f"{said}. Create the bucket, or correct COINWATCH_S3_BUCKET")
-            if _status(error) in (401, 403):
-                return S3Refused(f"{said}. The credentials (connection aws_default) may not write there")
-            return S3Error(f"{said}. It is tried again later")
-        return S3Error(
-            f"{where} was not written: {error}. It is tried again later; if this lasts, check the connection "
-            "aws_default (credentials, region, endpoint_url)"
-        )
+    def _failure(self, key: str, error: BotoCoreError | ClientError) -> S3Error:
+        if isinstance(error, BotoCoreError):
+            return S3Error(
+                f"{self._where(key)} was not written: {error}. The next run retries; if this lasts, check the "
+                "connection aws_default (credentials, region, endpoint_url)"
+            )
+        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+        what = f"{self._where(key)} was not written: {code}: {message}"
+        if code == "NoSuchBucket":
+            return S3Refused(f"{what}. Create the bucket, or correct COINWATCH_S3_BUCKET")
+        if _status(error) in (401, 403):
+            return S3Refused(f"{what}. The credentials (connection aws_default) must be allowed to write there")
+        return S3Error(f"{what}. The next run retries")
 
 
 def _status(error: ClientError) -> int:

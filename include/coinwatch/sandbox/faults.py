@@ -1,12 +1,14 @@
-"""What can go wrong with the sandbox's CoinGecko, by name."""
+"""Faults of the sandbox's CoinGecko, by name."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
-from datetime import datetime
+from collections.abc import Iterator
 from typing import Any
 
-from coinwatch.sandbox.http import Response, json_response
+import flask
+from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from coinwatch.sandbox.http import Response
 
 _PAGE = (
     "<!DOCTYPE html><html><title>Access denied | api.coingecko.com used Cloudflare to restrict access</title></html>"
@@ -36,23 +38,18 @@ _USE_PUBLIC_HOST = (
     "If you are using Demo API key, please change your root URL from pro-api.coingecko.com to api.coingecko.com"
 )
 _TOO_MANY = "Number of contract addresses in the request exceeds the allowed limit (10 addresses)."
+_KEY_MISSING = "API Key Missing. Please make sure you're using the right authentication method."
 
 ERRORS: dict[str, tuple[int, Any]] = {
     "rate_limited": (429, _RATE_LIMIT),
     "rate_limited_page": (429, _PAGE),
     "rate_limited_empty": (429, ""),
     "rate_limited_under_200": (200, _RATE_LIMIT),
-    "key_missing": (
-        401,
-        _status(10002, "API Key Missing. Please make sure you're using the right authentication method."),
-    ),
+    "key_missing": (401, _status(10002, _KEY_MISSING)),
     "key_rejected": (401, _status(401, "Invalid API key")),
     "key_rejected_empty": (401, ""),
     "wrong_host": (400, _status(10010, _USE_PRO_HOST)),
-    "wrong_host_code_outside": (
-        400,
-        {"error_code": 10010, "status": {"error_message": _USE_PRO_HOST}},
-    ),
+    "wrong_host_code_outside": (400, {"error_code": 10010, "status": {"error_message": _USE_PRO_HOST}}),
     "wrong_host_pro": (400, _status(10011, _USE_PUBLIC_HOST)),
     "beyond_time_range": (401, _TIME_RANGE),
     "beyond_time_range_under_200": (200, _TIME_RANGE),
@@ -71,171 +68,116 @@ ERRORS: dict[str, tuple[int, Any]] = {
     "unavailable": (503, "<html><title>503 Service Temporarily Unavailable</title></html>"),
     "page_under_200": (200, _PAGE),
 }
-"""Answers that are errors, in the shapes that CoinGecko gives them: name → status and body."""
+"""Error answers in the shapes that CoinGecko gives them: name → status and body."""
 
-
-_SAID_TO_BE_JSON = {"page_under_200"}
-
-
-def error_response(kind: str) -> Response:
-    """An error by its name in ``ERRORS``."""
-    status, body = ERRORS[kind]
-    if not isinstance(body, str):
-        return json_response(body, status)
-    if kind in _SAID_TO_BE_JSON:
-        content_type = "application/json; charset=utf-8"
-    else:
-        content_type = "text/html; charset=UTF-8" if body.startswith("<") else "text/plain; charset=utf-8"
-    return Response(status, body.encode(), {"Content-Type": content_type})
-
-
-@dataclass(slots=True)
-class Fault:
-    """A fault that is switched on.
-
-    Attributes:
-        kind: A name of ``ERRORS``, of what happens to a sound answer (``MISHAPS``), or of a feed that stands still
-            (``FROZEN``).
-        times: How many answers it still befalls; none means all.
-        path: Only requests whose path has this in it.
-        retry_after: Seconds that an error asks to wait.
-        coin: Of which coin the value is changed.
-        factor: By which a price is multiplied; 0.1 and 0 are among what is seen in the field.
-        seconds: How late a slow answer is, or how much older than usual an old price.
-        since: When a feed came to stand still: the sandbox's time at which this is switched on, unless it is given.
-    """
-
-    kind: str
-    times: int | None = None
-    path: str = ""
-    retry_after: float | None = None
-    coin: str = "bitcoin"
-    factor: float = 10.0
-    seconds: float = 60.0
-    since: datetime | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what nobody understands.
-
-        Raises:
-            ValueError: The kind is not known, or an option is not of its type.
-        """
-        if self.kind not in KINDS:
-            raise ValueError(f"fault {self.kind!r} is not known; known are {', '.join(KINDS)}")
-        if self.times is not None and (type(self.times) is not int or self.times < 1):
-            raise ValueError(f"times is {self.times!r}; 1 or more is needed, or null for all")
-        for name, kind, wanted in (("path", str, "a text"), ("coin", str, "a text"), ("since", datetime, "a time")):
-            value = getattr(self, name)
-            unset = value is None and name == "since"
-            if not unset and not isinstance(value, kind):
-                raise ValueError(f"{name} is {value!r}; {wanted} is needed")
-        for name in ("retry_after", "factor", "seconds"):
-            value = getattr(self, name)
-            unset = value is None and name == "retry_after"
-            if not unset and (type(value) not in {int, float} or value < 0):
-                raise ValueError(f"{name} is {value!r}; a number from 0 on is needed")
-
-    def concerns(self, path: str) -> bool:
-        """Whether it befalls requests of a path; what happens to live prices leaves the others alone."""
-        is_live = path.endswith(LIVE_PATHS)
-        return self.path in path and (is_live or self.kind not in LIVE_KINDS)
-
-    def befall(self, response: Response) -> Response:
-        """What becomes of a sound answer."""
-        if self.kind in MISHAPS:
-            return MISHAPS[self.kind](self, response)
-        if self.kind in FROZEN:
-            return response
-        broken = error_response(self.kind)
-        if self.retry_after is not None:
-            broken.headers["Retry-After"] = f"{self.retry_after:g}"
-        return broken
-
-    def described(self) -> dict[str, Any]:
-        """Its options, ready for JSON."""
-        options = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**options, "since": self.since and self.since.isoformat()}
-
-
-def _quotes(content: Any, coin: str) -> Iterator[tuple[dict[str, Any], list[str], str]]:
-    """What an answer says of a coin: the object, names of its prices, and that of its time."""
-    if isinstance(content, list):
-        for item in content:
-            if item["id"] == coin:
-                yield item, ["current_price"], "last_updated"
-    elif isinstance(content.get(coin), dict):
-        # Currencies have no underscore in them, and all other fields do.
-        yield content[coin], [name for name in content[coin] if "_" not in name], "last_updated_at"
-
-
-def _change_prices(change: Callable[[Fault, Any], Any]) -> Callable[[Fault, Response], Response]:
-    def befall(fault: Fault, response: Response) -> Response:
-        content = json.loads(response.body)
-        for quote, names, _ in _quotes(content, fault.coin):
-            quote.update({name: change(fault, quote[name]) for name in names})
-        response.body = json.dumps(content).encode()
-        return response
-
-    return befall
-
-
-def _lose_coin(fault: Fault, response: Response) -> Response:
-    content = json.loads(response.body)
-    if isinstance(content, list):
-        content = [item for item in content if item["id"] != fault.coin]
-    else:
-        content.pop(fault.coin, None)
-    response.body = json.dumps(content).encode()
-    return response
-
-
-def _age(fault: Fault, response: Response) -> Response:
-    content = json.loads(response.body)
-    for quote, _, name in _quotes(content, fault.coin):
-        if isinstance(quote.get(name), int):
-            quote[name] -= int(fault.seconds)
-    response.body = json.dumps(content).encode()
-    return response
-
-
-def _break_off(_: Fault, response: Response) -> Response:
-    response.body = response.body[: len(response.body) // 2]
-    return response
-
-
-def _hang_up(_: Fault, response: Response) -> Response:
-    response.cut_after = len(response.body) // 2
-    return response
-
-
-def _say_nothing(_: Fault, response: Response) -> Response:
-    response.cut_after = -1
-    return response
-
-
-def _wait(fault: Fault, response: Response) -> Response:
-    response.delay = fault.seconds
-    return response
-
-
-MISHAPS: dict[str, Callable[[Fault, Response], Response]] = {
-    "price_null": _change_prices(lambda _, __: None),
-    "price_times": _change_prices(lambda fault, price: price * fault.factor),
-    "price_old": _age,
-    "coin_missing": _lose_coin,
-    "broken_json": _break_off,
-    "connection_lost": _hang_up,
-    "connection_refused": _say_nothing,
-    "slow": _wait,
-}
-"""What befalls an answer that was sound."""
+MISHAPS = (
+    "price_null",
+    "price_times",
+    "price_old",
+    "coin_missing",
+    "broken_json",
+    "connection_lost",
+    "connection_refused",
+    "slow",
+)
+"""What happens to a good answer."""
 
 FROZEN = ("feed_frozen", "price_frozen")
-"""Feeds that stand still: with the time of their last price, or saying that each old price is a new one."""
+"""Feeds without new prices: with the time of their last price, or with the present time."""
 
 LIVE_KINDS = ("price_null", "price_times", "price_old", "coin_missing", *FROZEN)
-"""What happens to live prices only."""
+"""Faults of live prices only."""
 
 LIVE_PATHS = ("/simple/price", "/coins/markets")
 
 KINDS = (*ERRORS, *MISHAPS, *FROZEN)
+
+
+def error_response(kind: str, retry_after: float | None = None) -> Response:
+    """Return an error by its name in ``ERRORS``."""
+    status, body = ERRORS[kind]
+    if not isinstance(body, str):
+        body, content_type = json.dumps(body), "application/json; charset=utf-8"
+    elif kind == "page_under_200":
+        content_type = "application/json; charset=utf-8"
+    else:
+        content_type = "text/html; charset=UTF-8" if body.startswith("<") else "text/plain; charset=utf-8"
+    headers = {"Content-Type": content_type}
+    if retry_after is not None:
+        headers["Retry-After"] = f"{retry_after:g}"
+    return Response(status, body, headers)
+
+
+@dataclass(config=ConfigDict(extra="forbid"))
+class Fault:
+    """A fault that is switched on.
+
+    Attributes:
+        kind: A name of ``ERRORS``, ``MISHAPS`` or ``FROZEN``.
+        times: How many answers it still changes; None means all.
+        path: Only requests whose path contains this.
+        retry_after: Seconds that an error asks to wait.
+        coin: The coin whose value is changed.
+        factor: By which a price is multiplied.
+        seconds: How late a slow answer is, or by how much an old price is older.
+        since: When a feed froze; by default when the fault is switched on.
+    """
+
+    kind: str
+    times: int | None = Field(default=None, ge=1)
+    path: str = ""
+    retry_after: float | None = Field(default=None, ge=0)
+    coin: str = "bitcoin"
+    factor: float = Field(default=10.0, ge=0)
+    seconds: float = Field(default=60.0, ge=0)
+    since: AwareDatetime | None = None
+
+    def __post_init__(self) -> None:
+        """Raise a ValueError if the kind is unknown."""
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown fault {self.kind!r}; known are {', '.join(KINDS)}")
+
+    def concerns(self, path: str) -> bool:
+        """Return whether the fault changes answers of a path."""
+        return self.path in path and (path.endswith(LIVE_PATHS) or self.kind not in LIVE_KINDS)
+
+    def apply(self, response: flask.Response) -> flask.Response:
+        """Return what becomes of a good answer."""
+        if self.kind in FROZEN:
+            return response
+        if self.kind in ERRORS:
+            return error_response(self.kind, self.retry_after)
+        body = response.get_data()
+        if self.kind in LIVE_KINDS:
+            content = response.get_json()
+            self._change(content)
+            body = json.dumps(content).encode()
+        elif self.kind == "broken_json":
+            body = body[: len(body) // 2]
+        cut_after = {"connection_lost": len(body) // 2, "connection_refused": -1}.get(self.kind)
+        delay = self.seconds if self.kind == "slow" else 0.0
+        headers = {"Content-Type": response.headers["Content-Type"]}
+        return Response(response.status_code, body, headers, delay=delay, cut_after=cut_after)
+
+    def _change(self, content: Any) -> None:
+        """Change what a live answer says of the coin, in place."""
+        for quote, prices, updated in _quotes(content, self.coin):
+            if self.kind == "price_null":
+                quote.update(dict.fromkeys(prices))
+            elif self.kind == "price_times":
+                quote.update({name: quote[name] * self.factor for name in prices})
+            elif self.kind == "price_old" and isinstance(quote.get(updated), int):
+                quote[updated] -= int(self.seconds)
+            elif self.kind == "coin_missing" and isinstance(content, list):
+                content.remove(quote)
+            elif self.kind == "coin_missing":
+                del content[self.coin]
+
+
+def _quotes(content: Any, coin: str) -> Iterator[tuple[dict[str, Any], list[str], str]]:
+    """Yield what an answer says of a coin: the object, the names of its prices, and that of its time."""
+    if isinstance(content, list):
+        yield from ((item, ["current_price"], "last_updated") for item in list(content) if item["id"] == coin)
+    elif isinstance(content.get(coin), dict):
+        # Currencies have no underscore in them, and all other fields do.
+        yield content[coin], [name for name in content[coin] if "_" not in name], "last_updated_at"

@@ -1,115 +1,88 @@
-"""A small HTTP server on loopback, with raw control over what it answers: late, torn or not at all."""
+"""Serve HTTP on loopback in a thread, by Flask and werkzeug, with the faults of a real network."""
 
-import json
 import socket
-import socketserver
-import sys
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
-from urllib.parse import parse_qsl, urlsplit
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Self
+
+import flask
+from werkzeug.http import http_date
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 HOST = "127.0.0.1"
 
 
 class CannotListen(OSError):
-    """A port is taken, or may not be used; the message names it."""
+    """A port is taken or not allowed; the message names it."""
 
 
-def cannot_listen(port: int, error: OSError | OverflowError) -> CannotListen:
-    """What to say of a port that cannot be had."""
-    reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
-    return CannotListen(f"port {port} cannot be listened on ({reason})")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What was asked.
-
-    Attributes:
-        method: GET, POST, …
-        path: Without the query.
-        query: Its parameters.
-        headers: By lower-case name.
-        body: As received.
-    """
+class Request(NamedTuple):
+    """A request as a service keeps it; header names are in lower case."""
 
     method: str
     path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
+    query: dict[str, str]
+    headers: dict[str, str]
     body: bytes
 
 
-@dataclass(slots=True)
-class Response:
-    """What is answered.
+class Response(flask.Response):
+    """A response that may be late or cut off.
 
     Attributes:
-        status: HTTP status.
-        body: As sent.
-        headers: Besides the length.
-        delay: Seconds to wait before.
-        cut_after: Bytes of the body after which the connection is closed, although more were announced; -1 closes it
-            before anything was said.
+        delay: Seconds to wait before it.
+        cut_after: Bytes of the body after which the connection closes; -1 closes it before the status line.
     """
 
-    status: int
-    body: bytes
-    headers: dict[str, str] = field(default_factory=dict)
-    delay: float = 0.0
-    cut_after: int | None = None
+    def __init__(
+        self,
+        status: int,
+        body: bytes | str = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        delay: float = 0.0,
+        cut_after: int | None = None,
+    ) -> None:
+        super().__init__(body, status, headers)
+        self.delay = delay
+        self.cut_after = cut_after
 
 
-def json_response(content: Any, status: int = 200) -> Response:
-    """An answer in JSON."""
-    return Response(status, json.dumps(content).encode(), {"Content-Type": "application/json; charset=utf-8"})
+class Server:
+    """A WSGI application that listens on a port until the block is left."""
 
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def server_bind(self) -> None:
-        """Take the port, without asking the machine's DNS for a name that nobody reads."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = HOST, int(self.server_address[1])
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away in the middle of an answer is no news here; anything else is a bug."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class SandboxServer(ABC):
-    """A service that answers on loopback until it is closed.
-
-    Attributes:
-        port: Where it listens.
-    """
-
-    def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0, host: str = HOST) -> None:
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        clock: Callable[[], datetime] | None = None,
+        port: int = 0,
+        host: str = HOST,
+    ) -> None:
         """Take the port.
 
         Args:
-            clock: Tells the service's own time, which its answers carry; this machine's, if absent.
-            port: To listen on; any free one if 0.
-            host: To listen on; in a container others than this machine's own ask.
+            application: The WSGI application.
+            clock: The time in the header ``Date``; by default that of this machine.
+            port: 0 is any free port.
+            host: 0.0.0.0 in a container, so that other containers can connect.
 
         Raises:
-            CannotListen: The port cannot be had.
+            CannotListen: The port is taken or not allowed.
         """
-        self._date = clock
+        now = clock or (lambda: datetime.now(UTC))
+
+        class Handler(_Handler):
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return http_date(timestamp or now())
+
+        with _listen(port, host) as listener:
+            self.port: int = listener.getsockname()[1]
+            self._server = make_server(
+                host, self.port, application, threaded=True, request_handler=Handler, fd=listener.fileno()
+            )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._closing = threading.Event()
-        try:
-            self._server = _Server((host, port), self._handler())
-        except (OSError, OverflowError) as error:
-            raise cannot_listen(port, error) from None
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property
     def origin(self) -> str:
@@ -128,65 +101,63 @@ class SandboxServer(ABC):
         self._server.server_close()
         self._thread.join()
 
-    @abstractmethod
-    def respond(self, request: Request) -> Response:
-        """Answer one request; called from several threads."""
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        service = self
+class SandboxServer(Server):
+    """A Flask application on loopback; a subclass adds routes to ``app`` or overrides ``respond``."""
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            timeout = 30
+    def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0, host: str = HOST) -> None:
+        self.app = flask.Flask(__name__, static_folder=None)
+        self.app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+        self.app.after_request(self._send)
+        for status in (404, 405):
+            self.app.errorhandler(status)(lambda _: self.respond(current_request()))
+        super().__init__(self.app, clock, port, host)
 
-            def do_GET(self) -> None:
-                url = urlsplit(self.path)
-                length = int(self.headers.get("Content-Length") or 0)
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                query = dict(parse_qsl(url.query, keep_blank_values=True))
-                body = self.rfile.read(length)
-                self._send(service.respond(Request(self.command, url.path, query, headers, body)))
+    def respond(self, request: Request) -> flask.Response:
+        """Answer a request that no route matches."""
+        return Response(404, f"nothing is at {request.path}")
 
-            do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that http.server asks for
-
-            def _send(self, response: Response) -> None:
-                # Not a plain sleep: closing the service must not wait for its slowest answer.
-                service._closing.wait(response.delay)
-                self.close_connection = response.cut_after is not None
-                if response.cut_after == -1:
-                    return
-                self.send_response(response.status)
-                for name, value in response.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(response.body)))
-                self.end_headers()
-                self.wfile.write(response.body[: response.cut_after])
-
-            def date_time_string(self, timestamp: float | None = None) -> str:
-                """The service's own time, which need not be this machine's."""
-                if timestamp is None and service._date is not None:
-                    timestamp = service._date().timestamp()
-                return super().date_time_string(timestamp)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing: the services keep what they were asked."""
-
-        return Handler
+    def _send(self, response: flask.Response) -> flask.Response:
+        if isinstance(response, Response):
+            # An event and not a sleep: closing the service does not wait for its slowest answer.
+            self._closing.wait(response.delay)
+            if response.cut_after is not None:
+                _hang_up(response, response.cut_after)
+        return response
 
 
-def listening_socket(port: int, host: str = HOST) -> socket.socket:
-    """A socket that has a port, for a server that complains about a taken one in its own way.
+def current_request() -> Request:
+    """Return the request that is being answered."""
+    asked = flask.request
+    headers = {name.lower(): value for name, value in asked.headers.items()}
+    return Request(asked.method, asked.path, asked.args.to_dict(), headers, asked.get_data())
 
-    Raises:
-        CannotListen: The port cannot be had.
-    """
+
+def _hang_up(response: flask.Response, after: int) -> None:
+    """Close the connection after some bytes of the body; werkzeug ignores that it cannot write any more."""
+    connection = flask.request.environ["werkzeug.socket"]
+    if after >= 0:
+        head = f"HTTP/1.1 {response.status}\r\n{response.headers}"
+        connection.sendall(head.encode() + response.get_data()[:after])
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(WSGIRequestHandler):
+    disable_nagle_algorithm = True
+
+    def log(self, *_: Any) -> None:
+        """Log no requests: the services keep what they were asked."""
+
+
+def _listen(port: int, host: str) -> socket.socket:
+    """Take a port here, because werkzeug ends the process when it is taken."""
     listener = socket.socket()
-    # What is left of a connection that was closed a moment ago is no obstacle.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen(128)
     except (OSError, OverflowError) as error:
         listener.close()
-        raise cannot_listen(port, error) from None
+        reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
+        raise CannotListen(f"cannot listen on port {port} ({reason})") from None
     return listener

@@ -1,4 +1,4 @@
-"""Markets for the sandbox: simulated, the same for everybody, or recorded."""
+"""Markets of the sandbox: simulated, with the same prices for everybody, or recorded."""
 
 import csv
 import hashlib
@@ -19,35 +19,38 @@ from coinwatch.files import replace_file
 from coinwatch.times import format_time, parse_time
 
 STEP = timedelta(minutes=5)
-"""The simulated walk's grid; between two of its points the price goes straight, but for a little noise."""
+"""The simulated walk's grid; between two of its points the price is linear, with a little noise."""
 
 STEPS_PER_HOUR = 12
 STEPS_PER_DAY = 288
 
 HOURLY_MOVE = 0.0045
-"""The log return of a simulated hour, in a time neither calm nor wild; with the wild ones it is about 0.5 %."""
+"""Standard deviation of a simulated hour's log return at medium volatility; about 0.5 % over all times."""
 
 STAGED_MOVES = {-4: 0.0065, -3: 0.0065, -2: 0.0065, -1: 0.0045, 0: 0.0015}
-"""Likewise for the days around the fall. Lively before it, so that the fall is no abnormal move of a day, even for one
-who knows three days of history only; quiet on both sides of it, so that it stands alone as the move of an hour."""
+"""The same for the days around the fall: volatile before it, so that the fall is no abnormal move of a day even with
+three days of history only; calm on both sides of it, so that it is the only abnormal move of an hour."""
 
 SLIP = 0.00038
-"""What the price gives way in each step of the last two hours before the fall."""
+"""How much the log price declines in each step of the last two hours before the fall."""
+
+DROP = 0.08
+"""By which part Bitcoin falls on request."""
 
 
 class Market(Protocol):
     """Where the sandbox's prices come from.
 
     Attributes:
-        kind: How the prices came about; every answer says so.
-        coins: CoinGecko ids that it knows.
+        kind: Every answer says it.
+        coins: CoinGecko ids of its coins.
     """
 
     kind: Literal["simulated", "recorded"]
     coins: tuple[str, ...]
 
     def price_at(self, coin: str, moment: datetime) -> float | None:
-        """The price of a coin in US dollars; none where the coin, or the market then, did not exist."""
+        """Return the price in US dollars; None for an unknown coin, or before the market began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,9 @@ class SimulatedCoin:
     """What is made up about a coin.
 
     Attributes:
-        name: As people write it.
-        symbol: As exchanges write it.
-        price: In US dollars, at the moment before the fall.
+        name: Full name.
+        symbol: Ticker.
+        price: In US dollars, just before the fall.
         supply: Coins in circulation.
     """
 
@@ -78,16 +81,17 @@ COINS = {
 
 
 class SimulatedMarket:
-    """Prices with calm and wild times and an occasional jump; Bitcoin falls at a given moment, once.
+    """Prices with calm and volatile times and an occasional jump; Bitcoin falls at a given moment.
 
-    The story is told relative to that moment, so everybody sees the same one whatever the clock says. May be asked by
-    several threads.
+    Prices depend on the distance to that moment, so everybody sees the same ones whatever the clock says. May be used
+    from several threads.
 
     Attributes:
         kind: ``simulated``.
-        coins: What is simulated.
+        coins: The simulated ones.
         falls_at: When Bitcoin falls.
         fall: By which part of its price.
+        drops: When Bitcoin fell on request, by ``DROP`` each time.
     """
 
     kind: Literal["simulated", "recorded"] = "simulated"
@@ -96,30 +100,48 @@ class SimulatedMarket:
     def __init__(self, falls_at: datetime, *, seed: int = 1, fall: float = 0.068) -> None:
         self.falls_at = falls_at
         self.fall = fall
+        self.drops: list[datetime] = []
         self._seed = seed
+        self._path: Path | None = None
         self._lock = threading.Lock()
         self._paths = lru_cache(maxsize=None)(self._make_path)
         self._starts: dict[str, dict[int, float]] = {coin: {0: 0.0} for coin in COINS}
 
     @classmethod
     def kept_in(cls, path: Path, now: datetime) -> "SimulatedMarket":
-        """The market of a file, so that the next start goes on with it; a new one falls now.
+        """Return the market of a file, so that the next start continues it; a new one falls now.
 
         Raises:
-            ValueError: The file does not say what market it was.
+            ValueError: The file is damaged.
         """
         if not path.exists():
-            replace_file(path, json.dumps({"seed": 1, "falls_at": format_time(now)}).encode())
-        try:
-            kept = json.loads(path.read_bytes())
-            return cls(parse_time(kept["falls_at"]), seed=int(kept["seed"]))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path} does not say which market it was ({error!r}): remove the folder {path.parent} to start anew"
-            ) from None
+            market = cls(now)
+        else:
+            try:
+                kept = json.loads(path.read_bytes())
+                market = cls(parse_time(kept["falls_at"]), seed=int(kept["seed"]))
+                market.drops = [parse_time(time) for time in kept.get("drops", [])]
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(
+                    f"{path} is damaged ({error!r}): remove the folder {path.parent} to start anew"
+                ) from None
+        market._path = path
+        market._save()
+        return market
+
+    def drop(self, at: datetime) -> None:
+        """Let Bitcoin fall by ``DROP`` and stay there."""
+        self.drops.append(at)
+        self._save()
+
+    def _save(self) -> None:
+        if self._path is not None:
+            drops = [format_time(at) for at in self.drops]
+            kept = {"seed": self._seed, "falls_at": format_time(self.falls_at), "drops": drops}
+            replace_file(self._path, json.dumps(kept).encode())
 
     def price_at(self, coin: str, moment: datetime) -> float | None:
-        """The price of a coin in US dollars; none for a coin that is not simulated."""
+        """Return the price in US dollars; None for an unknown coin."""
         if coin not in COINS:
             return None
         steps = (moment - self.falls_at) / STEP
@@ -128,19 +150,21 @@ class SimulatedMarket:
             here, there = self._level(coin, whole), self._level(coin, whole + 1)
         noise = 0.0003 * self._noise(coin, math.floor(steps * 5))
         price = COINS[coin].price * math.exp(here + (there - here) * (steps - whole) + noise)
-        return price * (1 - self.fall) if coin == "bitcoin" and steps >= 0 else price
+        if coin == "bitcoin":
+            price *= (1 - self.fall if steps >= 0 else 1) * (1 - DROP) ** sum(at <= moment for at in self.drops)
+        return price
 
     def _noise(self, coin: str, minute: int) -> float:
         digest = hashlib.blake2b(f"{self._seed}:{coin}:{minute}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) / 2**63 - 1
 
     def _level(self, coin: str, step: int) -> float:
-        """Log price on the grid, 0 at the fall."""
+        """Return the log price on the grid; it is 0 at the fall."""
         day, rest = divmod(step, STEPS_PER_DAY)
         return self._day_start(coin, day) + float(self._paths(coin, day)[rest])
 
     def _day_start(self, coin: str, day: int) -> float:
-        # Days that are known lie side by side around the fall.
+        # The known days are consecutive, around the fall.
         starts = self._starts[coin]
         while day not in starts:
             if day > 0:
@@ -152,23 +176,23 @@ class SimulatedMarket:
         return starts[day]
 
     def _make_path(self, coin: str, day: int) -> npt.NDArray[np.float64]:
-        """Log price on the grid of a day, from 0 on; its wildness has much of that of the days before it."""
-        wildness = float(np.mean([self._random(coin, day - back).normal() for back in range(5)]))
+        """Return the log price on the grid of a day, from 0 on; volatility persists over five days."""
+        volatility = float(np.mean([self._random(coin, day - back).normal() for back in range(5)]))
         random = self._random(coin, day)
         random.normal()
         moves = random.normal(size=STEPS_PER_DAY) / math.sqrt(STEPS_PER_HOUR)
         if day in STAGED_MOVES:
             moves *= STAGED_MOVES[day]
         else:
-            moves *= HOURLY_MOVE * math.exp(0.9 * wildness)
+            moves *= HOURLY_MOVE * math.exp(0.9 * volatility)
             if random.random() < 0.1:
                 moves[random.integers(STEPS_PER_DAY)] += random.choice([-1, 1]) * random.uniform(0.015, 0.03)
         if day == -1:
-            # It only slips, so that the fall is told as it is, whatever price of the last hours it is held against.
+            # A slow decline only, so that the fall has the same size against every price of the last hours.
             moves[-2 * STEPS_PER_HOUR :] *= 0.2
             moves[-2 * STEPS_PER_HOUR :] -= SLIP
         if day in {-1, 0}:
-            # Every six hours where it began, so that the fall is all that these days bring.
+            # Back to its start every six hours, so that the fall is the only move of these days.
             blocks = moves.reshape(4, -1)
             moves = (blocks - blocks.mean(axis=1, keepdims=True)).ravel()
         return np.concatenate([[0.0], np.cumsum(moves)])
@@ -179,11 +203,11 @@ class SimulatedMarket:
 
 
 class RecordedMarket:
-    """Prices of one coin that were recorded; between two of them the earlier one holds.
+    """Recorded prices of one coin; each holds until the next one.
 
     Attributes:
         kind: ``recorded``.
-        coins: That one.
+        coins: The one coin.
     """
 
     kind: Literal["simulated", "recorded"] = "recorded"
@@ -195,10 +219,10 @@ class RecordedMarket:
 
     @classmethod
     def from_csv(cls, path: Path, coin: str) -> "RecordedMarket":
-        """Read ``timestamp,price`` with a header line.
+        """Read a CSV file ``timestamp,price`` with a header line.
 
         Raises:
-            ValueError: The file does not have these columns, or a line of it is not understood.
+            ValueError: A column is missing or a line is damaged.
         """
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -211,11 +235,11 @@ class RecordedMarket:
                 except (ValueError, TypeError) as error:
                     raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
         if not points:
-            raise ValueError(f"{path} has no price in it")
+            raise ValueError(f"{path} contains no price")
         return cls(coin, points)
 
     def price_at(self, coin: str, moment: datetime) -> float | None:
-        """The newest price at or before a moment; none for another coin, or before the first one."""
+        """Return the newest price up to a moment; None for another coin, or before the first price."""
         number = bisect_right(self._times, moment)
         return self._points[number - 1][1] if number and coin in self.coins else None
 
@@ -223,5 +247,5 @@ class RecordedMarket:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text!r} is no price")
+        raise ValueError(f"{text!r} is not a price")
     return number

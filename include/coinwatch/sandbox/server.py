@@ -14,6 +14,7 @@ from coinwatch.sandbox.coingecko import CoinGeckoSandbox
 from coinwatch.sandbox.http import HOST, CannotListen
 from coinwatch.sandbox.market import Market, RecordedMarket, SimulatedMarket
 from coinwatch.sandbox.s3 import S3Sandbox
+from coinwatch.sandbox.scenarios import Sandbox, add_page
 from coinwatch.sandbox.slack import SlackSandbox
 
 log = logging.getLogger(__name__)
@@ -37,15 +38,6 @@ class Ports:
 ANY_PORTS = Ports()
 
 
-@dataclass(frozen=True, slots=True)
-class Sandbox:
-    """The services, as they run."""
-
-    coingecko: CoinGeckoSandbox
-    slack: SlackSandbox
-    s3: S3Sandbox
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -64,52 +56,57 @@ def start_sandbox(
 
     Args:
         market: Where the prices come from.
-        clock: Tells the services' time.
+        clock: The services' time.
         ports: Where they listen.
         bucket: The S3 bucket that exists.
-        folder: Keeps messages and objects; without one they are gone at the end.
-        per_minute: Requests that CoinGecko takes of one key in a minute; as many as come, if absent.
+        folder: Keeps messages and objects; without one they are lost at the end.
+        per_minute: Requests of one key that CoinGecko answers in a minute; None: no limit.
 
     Raises:
-        CannotListen: A port cannot be had; the message says whose.
-        ValueError: The bucket's name is not one for S3, or what was kept cannot be read.
+        CannotListen: A port is taken or not allowed; the message names the service.
+        ValueError: S3 does not allow the bucket's name, or a kept file is damaged.
     """
+    kept = (folder / "slack.jsonl", folder / "s3.db") if folder else (None, None)
     with contextlib.ExitStack() as services:
         with _named("CoinGecko"):
-            server = CoinGeckoSandbox(market, clock=clock, port=ports.coingecko, host=ports.host, per_minute=per_minute)
-            coingecko = services.enter_context(server)
-        log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
+            coingecko = CoinGeckoSandbox(
+                market, clock=clock, port=ports.coingecko, host=ports.host, per_minute=per_minute
+            )
+            services.enter_context(coingecko)
         with _named("Slack"):
-            kept = folder / "slack.jsonl" if folder else None
-            slack = services.enter_context(SlackSandbox(clock=clock, port=ports.slack, kept_in=kept, host=ports.host))
-        log.info("Slack: %s", slack.origin)
+            slack = SlackSandbox(clock=clock, port=ports.slack, kept_in=kept[0], host=ports.host)
+            services.enter_context(slack)
         with _named("S3"):
-            kept = folder / "s3.db" if folder else None
-            s3 = services.enter_context(S3Sandbox(bucket, port=ports.s3, kept_in=kept, host=ports.host))
+            s3 = services.enter_context(S3Sandbox(bucket, port=ports.s3, kept_in=kept[1], host=ports.host))
+        sandbox = Sandbox(coingecko, slack, s3)
+        add_page(sandbox)
+        log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
+        log.info("Slack: %s", slack.url)
         log.info("S3: %s, bucket %s", s3.url, s3.bucket)
-        yield Sandbox(coingecko, slack, s3)
+        log.info("page with all messages, and with faults to switch on: %s", coingecko.origin)
+        yield sandbox
 
 
 @contextlib.contextmanager
 def _named(service: str) -> Iterator[None]:
-    """Say whose port it is that cannot be had."""
+    """Name the service whose port is taken."""
     try:
         yield
     except CannotListen as error:
         raise CannotListen(
-            f"{service}: {error}. End what has it, or choose another one with --{service.lower()}-port"
+            f"{service}: {error}. End what uses it, or choose another one with --{service.lower()}-port"
         ) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder that keeps what the services were told")
+    """Add the options of the command."""
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder that keeps messages and objects")
     parser.add_argument("--coingecko-port", type=int, default=COINGECKO_PORT)
     parser.add_argument("--slack-port", type=int, default=SLACK_PORT)
     parser.add_argument("--s3-port", type=int, default=S3_PORT)
     parser.add_argument("--host", default=HOST, help="address to listen on (127.0.0.1); 0.0.0.0 in a container")
     parser.add_argument("--bucket", default=BUCKET, help="the S3 bucket that exists")
-    parser.add_argument("--per-minute", type=int, help="requests that CoinGecko takes in a minute (as many as come)")
+    parser.add_argument("--per-minute", type=int, help="requests that CoinGecko answers in a minute (no limit)")
     parser.add_argument("--prices", type=Path, help="play Bitcoin from this CSV (timestamp,price), not a simulation")
 
 
@@ -117,7 +114,7 @@ def serve(options: argparse.Namespace) -> int:
     """Run the services until SIGTERM or SIGINT.
 
     Returns:
-        Exit status: 2 if a port is taken, or what was kept or is to be played cannot be read.
+        Exit status: 2 if a port is taken or a file is unreadable.
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

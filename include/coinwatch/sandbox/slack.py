@@ -1,18 +1,20 @@
-"""The sandbox's Slack: an incoming webhook that keeps what it was sent, and shows it."""
+"""The sandbox's Slack: an incoming webhook and a file upload that keep what they receive, and show it."""
 
 import json
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+
+import flask
+from markupsafe import Markup
 
 from coinwatch.files import append_lines, cut_torn_line, locked
-from coinwatch.sandbox.http import HOST, Request, Response, SandboxServer, json_response
+from coinwatch.sandbox.http import HOST, Request, Response, SandboxServer
 from coinwatch.times import format_time
 
 BLOCKS_MAX = 50
@@ -35,59 +37,36 @@ CONTEXT_MAX = 10
 _KEPT = 1000
 
 _LINK = re.compile(r"<(https?://[^|>\s]+)\|([^>]*)>")
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Sandbox Slack</title>
-<style>
-  body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 44rem; padding: 0 1rem;
-         background: #fff; color: #1d1c1d }}
-  article {{ border: 1px solid #ddd; border-left: 4px solid #e8912d; border-radius: 6px; margin: 1rem 0;
-            padding: .5rem 1rem; white-space: pre-wrap; overflow-wrap: anywhere }}
-  time {{ color: #616061; font-size: .85em }}
-  @media (prefers-color-scheme: dark) {{
-    body {{ background: #1a1d21; color: #d1d2d3 }}
-    article {{ border-color: #444; border-left-color: #e8912d }}
-    time {{ color: #ababad }}
-    a {{ color: #1d9bd1 }}
-  }}
-</style>
-<h1>Sandbox Slack</h1>
-<p>What Coinwatch has posted to its webhook, the newest first. Nobody but this page received it.</p>
-{messages}
-</html>
-"""
-
-_PAGE_HEADERS = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-}
+_BOLD = re.compile(r"(?<!\w)\*([^*\n]+)\*(?!\w)")
 
 
 class SlackSandbox(SandboxServer):
-    """A Slack webhook on loopback.
+    """A Slack on loopback.
 
     Attributes:
-        messages: What it took, oldest first: ``received_at`` and ``payload``.
-        files: What a bot has uploaded and shown: ``id``, ``title``, ``channel`` and ``content``.
+        messages: What the webhook accepted, oldest first: ``received_at`` and ``payload``.
+        files: What a bot uploaded to a channel: ``id``, ``title``, ``channel`` and ``content``.
+        is_down: Whether the webhook and the file upload answer 503.
     """
 
     def __init__(
         self, *, clock: Callable[[], datetime], port: int = 0, kept_in: Path | None = None, host: str = HOST
     ) -> None:
-        """Take the port, and read what was kept.
+        """Read the kept messages and take the port.
 
         Args:
-            clock: Tells when a message comes.
-            port: To listen on; any free one if 0.
-            kept_in: File that messages are appended to, a line of JSON each.
+            clock: The time at which a message is received.
+            port: 0 is any free port.
+            kept_in: File to which messages are appended, a line of JSON each.
             host: To listen on.
 
         Raises:
-            CannotListen: The port cannot be had.
-            ValueError: The file does not hold messages.
+            CannotListen: The port is taken or not allowed.
+            ValueError: A line of the file is damaged.
         """
         self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.files: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self.is_down = False
         self._uploads: dict[str, dict[str, Any]] = {}
         self._answers: deque[Response] = deque()
         self._clock = clock
@@ -97,87 +76,80 @@ class SlackSandbox(SandboxServer):
             cut_torn_line(kept_in)
             self.messages.extend(_read_messages(kept_in))
         super().__init__(clock, port, host)
+        self.app.before_request(self._refuse)
+        self.app.post("/services/<path:webhook>")(self._post)
+        self.app.route("/api/files.getUploadURLExternal", methods=["GET", "POST"])(self._start_upload)
+        self.app.post("/upload/<file_id>")(self._upload)
+        self.app.post("/api/files.completeUploadExternal")(self._complete_upload)
+        self.app.get("/messages")(lambda: list(self.messages))
 
     @property
     def url(self) -> str:
-        """What the connection's host has to be; its password is whatever may follow."""
+        """The host of the Airflow connection; its password may be anything."""
         return f"{self.origin}/services"
 
     def answer_next(self, status: int, body: str, **headers: str) -> None:
-        """Answer the next post so, and do not take it; several wait in line."""
-        self._answers.append(Response(status, body.encode(), headers))
+        """Give this answer to the next post instead of accepting it; several wait in line."""
+        self._answers.append(Response(status, body, headers))
 
-    def respond(self, request: Request) -> Response:
-        """Take a post as Slack would, or show what was taken."""
-        if request.method == "POST" and request.path.startswith("/services/"):
-            return self._take(request)
-        if request.path.startswith(("/api/files.", "/upload/")):
-            return self._take_file(request)
-        if request.method == "POST" and request.path == "/sandbox/answers":
-            return self._script(request)
-        with self._lock:
-            messages = list(self.messages)
-        if request.path == "/messages":
-            return json_response(messages)
-        if request.path == "/":
-            return Response(200, _page(messages).encode(), dict(_PAGE_HEADERS))
-        return Response(404, b"no_service")
+    def respond(self, _: Request) -> flask.Response:
+        """Answer a path that Slack does not have."""
+        return Response(404, "no_service")
 
-    def _take_file(self, request: Request) -> Response:
-        """Slack's upload in three steps: ask for a URL, send the bytes there, show the file in a channel."""
-        given = {**request.query, **dict(parse_qsl(request.body.decode(errors="replace")))}
-        with self._lock:
-            if request.path.startswith("/upload/"):
-                file = self._uploads.get(request.path.rpartition("/")[2])
-                if file is None or len(request.body) != file["length"]:
-                    return Response(400, b"no such upload")
-                file["content"] = request.body
-                return Response(200, f"OK - {len(request.body)}".encode())
-            if not request.headers.get("authorization", "").startswith("Bearer xox"):
-                return json_response({"ok": False, "error": "not_authed"})
-            if request.path == "/api/files.getUploadURLExternal":
-                file_id = f"F{len(self._uploads) + 1:04d}"
-                self._uploads[file_id] = {"id": file_id, "length": int(given["length"]), "content": None}
-                answer = {"ok": True, "upload_url": f"{self.origin}/upload/{file_id}", "file_id": file_id}
-                return json_response(answer)
-            return self._show_files(given)
+    def _refuse(self) -> flask.Response | None:
+        path = flask.request.path
+        if not path.startswith(("/services/", "/api/", "/upload/")):
+            return None
+        if self.is_down:
+            return Response(503)
+        if path.startswith("/api/") and not flask.request.headers.get("Authorization", "").startswith("Bearer xox"):
+            return flask.jsonify(ok=False, error="not_authed")
+        return None
 
-    def _show_files(self, given: Mapping[str, str]) -> Response:
-        channel = given.get("channel_id", "")
-        if not re.fullmatch(r"[CDG][A-Z0-9]{8,}", channel):
-            return json_response({"ok": False, "error": "channel_not_found"})
-        shown = []
-        for file in json.loads(given["files"]):
-            upload = self._uploads.get(file["id"])
-            if upload is None or upload["content"] is None:
-                return json_response({"ok": False, "error": "file_not_found"})
-            shown.append({"id": file["id"], "title": file["title"]})
-            self.files.append({**shown[-1], "channel": channel, "content": upload["content"]})
-        return json_response({"ok": True, "files": shown})
-
-    def _script(self, request: Request) -> Response:
-        try:
-            answer = _read_answer(request.body)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            needed = '{"status": 429, "body": "rate_limited", "headers": {"Retry-After": "30"}}'
-            return json_response({"error": f"{error!r}: no answer; write for example {needed}"}, 400)
-        self._answers.append(answer)
-        return json_response({"waiting": len(self._answers)})
-
-    def _take(self, request: Request) -> Response:
+    def _post(self, webhook: str) -> flask.Response:  # noqa: ARG002 - Flask passes it by name; any webhook will do
         with self._lock:
             if self._answers:
                 return self._answers.popleft()
-            payload = _read_payload(request.body)
+            payload = flask.request.get_json(force=True, silent=True)
             refusal = problem(payload)
             if refusal:
-                return Response(400, refusal.encode())
+                return Response(400, refusal)
             message = {"received_at": format_time(self._clock()), "payload": payload}
             if self._file is not None:
                 with locked(self._file):
                     append_lines(self._file, json.dumps(message).encode() + b"\n")
             self.messages.append(message)
-            return Response(200, b"ok", {"Content-Type": "text/html"})
+            return Response(200, "ok")
+
+    def _start_upload(self) -> dict[str, Any]:
+        """The first of three steps: give a URL for the bytes."""
+        with self._lock:
+            file_id = f"F{len(self._uploads) + 1:04d}"
+            self._uploads[file_id] = {"length": int(flask.request.values["length"]), "content": None}
+        return {"ok": True, "upload_url": f"{self.origin}/upload/{file_id}", "file_id": file_id}
+
+    def _upload(self, file_id: str) -> flask.Response:
+        """The second step: receive the bytes."""
+        body = flask.request.get_data()
+        file = self._uploads.get(file_id)
+        if file is None or len(body) != file["length"]:
+            return Response(400, "no such upload")
+        file["content"] = body
+        return Response(200, f"OK - {len(body)}")
+
+    def _complete_upload(self) -> dict[str, Any]:
+        """The third step: show the files in a channel."""
+        given = flask.request.values
+        channel = given.get("channel_id", "")
+        if not re.fullmatch(r"[CDG][A-Z0-9]{8,}", channel):
+            return {"ok": False, "error": "channel_not_found"}
+        shown = [{"id": file["id"], "title": file["title"]} for file in json.loads(given["files"])]
+        for file in shown:
+            content = self._uploads.get(file["id"], {}).get("content")
+            if content is None:
+                return {"ok": False, "error": "file_not_found"}
+            self.files.append({**file, "channel": channel, "content": content})
+        return {"ok": True, "files": shown}
 
 
 def _read_messages(path: Path) -> Iterator[dict[str, Any]]:
@@ -186,91 +158,52 @@ def _read_messages(path: Path) -> Iterator[dict[str, Any]]:
             message = json.loads(line)
             yield {"received_at": str(message["received_at"]), "payload": dict(message["payload"])}
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}, line {number} is no message ({error!r}): correct or remove the file") from None
-
-
-def _read_answer(body: bytes) -> Response:
-    """An answer that is to be given."""
-    scripted = json.loads(body)
-    status, text = scripted["status"], scripted.get("body", "")
-    if type(status) is not int or not 200 <= status <= 599 or not isinstance(text, str):
-        raise ValueError(f"status is {status!r} and body {text!r}")
-    headers = {str(name): str(value) for name, value in scripted.get("headers", {}).items()}
-    return Response(status, text.encode(), headers)
-
-
-def _read_payload(body: bytes) -> Any:
-    """What was posted; none if it is no JSON."""
-    try:
-        return json.loads(body)
-    except ValueError:
-        return None
+            raise ValueError(f"{path}, line {number} is damaged ({error!r}): correct or remove the file") from None
 
 
 def problem(payload: Any) -> str:
-    """Why Slack would refuse a payload, in its words."""
+    """Return why Slack would refuse a payload, in its words."""
     if not isinstance(payload, dict) or not isinstance(payload.get("text") or "", str):
         return "invalid_payload"
     blocks = payload.get("blocks") or []
     if not payload.get("text") and not blocks:
         return "no_text"
-    if not isinstance(blocks, list) or len(blocks) > BLOCKS_MAX or not all(map(_is_block, blocks)):
+    if not isinstance(blocks, list) or len(blocks) > BLOCKS_MAX or not all(map(_is_valid, blocks)):
         return "invalid_blocks"
     return ""
 
 
-def _is_block(block: Any) -> bool:
-    """Whether Slack would take a block, as far as its limits are known."""
-    if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-        return False
-    check = _CHECKS.get(block["type"])
-    return check is None or check(block)
-
-
-def _is_section(block: dict[str, Any]) -> bool:
-    fields = block.get("fields", [])
-    if "text" not in block and not fields:
-        return False
-    return (
-        ("text" not in block or _is_text(block["text"], SECTION_MAX))
-        and isinstance(fields, list)
-        and len(fields) <= FIELDS_MAX
-        and all(_is_text(field, FIELD_MAX) for field in fields)
-    )
-
-
-def _is_header(block: dict[str, Any]) -> bool:
-    return _is_text(block.get("text"), HEADER_MAX) and block["text"].get("type") == "plain_text"
-
-
-def _is_context(block: dict[str, Any]) -> bool:
-    elements = block.get("elements")
-    return isinstance(elements, list) and 1 <= len(elements) <= CONTEXT_MAX
+def _is_valid(block: Any) -> bool:
+    """Return whether Slack would accept a block, as far as its limits are known."""
+    match block:
+        case {"type": "header", "text": {"type": "plain_text"} as text}:
+            valid = _is_text(text, HEADER_MAX)
+        case {"type": "context", "elements": [*elements]}:
+            valid = 1 <= len(elements) <= CONTEXT_MAX
+        case {"type": "section"}:
+            texts = [block["text"]] if "text" in block else []
+            fields = block.get("fields", [])
+            valid = (
+                bool(texts or fields)
+                and all(_is_text(text, SECTION_MAX) for text in texts)
+                and len(fields) <= FIELDS_MAX
+                and all(_is_text(field, FIELD_MAX) for field in fields)
+            )
+        case {"type": str(kind)}:
+            valid = kind not in {"header", "context"}
+        case _:
+            valid = False
+    return valid
 
 
 def _is_text(text: Any, limit: int) -> bool:
     return isinstance(text, dict) and isinstance(text.get("text"), str) and 1 <= len(text["text"]) <= limit
 
 
-_CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
-    "section": _is_section,
-    "header": _is_header,
-    "context": _is_context,
-}
-
-
-def _page(messages: list[dict[str, Any]]) -> str:
-    articles = [
-        f"<article><time>{escape(message['received_at'])}</time>\n{_shown(message['payload'])}</article>"
-        for message in reversed(messages)
-    ]
-    return _PAGE.format(messages="\n".join(articles) or "<p><em>No message yet.</em></p>")
-
-
-def _shown(payload: dict[str, Any]) -> str:
-    """A message as HTML, a line for each text in it."""
+def shown(payload: dict[str, Any]) -> Markup:
+    """Return a message as HTML, a line for each text in it."""
     texts = [text for block in payload.get("blocks") or [] for text in _texts(block)]
-    return "\n".join(map(_rendered, texts or [{"type": "mrkdwn", "text": payload.get("text") or ""}]))
+    return Markup("\n".join(map(_rendered, texts or [{"text": payload.get("text") or ""}])))  # noqa: S704 - escaped
 
 
 def _texts(block: dict[str, Any]) -> list[dict[str, Any]]:
@@ -279,21 +212,18 @@ def _texts(block: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _rendered(text: dict[str, Any]) -> str:
-    """A text as HTML: with its links and bold words, if it is mrkdwn."""
+    """Return a text as HTML: with its links and bold words, if it is mrkdwn."""
     source = text["text"]
     if text.get("type") == "plain_text":
         return escape(source)
-    shown, end = "", 0
+    html, end = "", 0
     for link in _LINK.finditer(source):
-        shown += _bold(_html(source[end : link.start()])) + f'<a href="{_html(link[1])}">{_html(link[2])}</a>'
+        html += _BOLD.sub(r"<b>\1</b>", _escape(source[end : link.start()]))
+        html += f'<a href="{_escape(link[1])}">{_escape(link[2])}</a>'
         end = link.end()
-    return shown + _bold(_html(source[end:]))
+    return html + _BOLD.sub(r"<b>\1</b>", _escape(source[end:]))
 
 
-def _html(text: str) -> str:
-    """The three characters that Slack wants escaped, and nothing else, are escaped already."""
+def _escape(text: str) -> str:
+    """Escape mrkdwn, in which the three characters that Slack wants escaped are escaped already."""
     return escape(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-
-
-def _bold(text: str) -> str:
-    return re.sub(r"(?<!\w)\*([^*\n]+)\*(?!\w)", r"<b>\1</b>", text)

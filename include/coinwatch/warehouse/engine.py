@@ -1,7 +1,7 @@
 """The warehouse: one database for queries, SQLite or PostgreSQL, with the same statements on both."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,39 +113,29 @@ def upsert(
         keep: Leave an existing row as it is.
         update_where: Given the new values by column, the condition under which an existing row is updated.
     """
-    if rows:
-        connection.execute(_upsert(connection, table, rows[0], keep=keep, update_where=update_where), list(rows))
+    if not rows:
+        return
+    keys = [column.name for column in table.primary_key]
+    statement = _insert(connection, table)
+    changes = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    if keep or not changes:
+        statement = statement.on_conflict_do_nothing(index_elements=keys)
+    else:
+        condition = update_where(statement.excluded) if update_where else None
+        statement = statement.on_conflict_do_update(index_elements=keys, set_=changes, where=condition)
+    connection.execute(statement, list(rows))
 
 
 def upsert_changed(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> Sequence[Row[Any]]:
     """Insert or update rows, and return the primary keys of those that were new or had other values."""
     if not rows:
         return []
-    others = [table.c[name] for name in rows[0] if not table.c[name].primary_key]
-    statement = _upsert(
-        connection,
-        table,
-        rows[0],
-        update_where=lambda new: or_(*(column.is_distinct_from(new[column.name]) for column in others)),
-    )
-    return connection.execute(statement.returning(*table.primary_key), list(rows)).all()
-
-
-def _upsert(
-    connection: Connection,
-    table: Table,
-    columns: Iterable[str],
-    *,
-    keep: bool = False,
-    update_where: Callable[[Any], ColumnElement[bool]] | None = None,
-) -> Any:
     keys = [column.name for column in table.primary_key]
-    statement: Any = _insert(connection, table)
-    changes = {name: statement.excluded[name] for name in columns if name not in keys}
-    if keep or not changes:
-        return statement.on_conflict_do_nothing(index_elements=keys)
-    condition = update_where(statement.excluded) if update_where else None
-    return statement.on_conflict_do_update(index_elements=keys, set_=changes, where=condition)
+    statement = _insert(connection, table)
+    changes = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    differs = or_(*(table.c[name].is_distinct_from(new) for name, new in changes.items()))
+    statement = statement.on_conflict_do_update(index_elements=keys, set_=changes, where=differs)
+    return connection.execute(statement.returning(*table.primary_key), list(rows)).all()
 
 
 def _insert(connection: Connection, table: Table) -> Any:

@@ -1,15 +1,23 @@
-from datetime import UTC, datetime
+import os
+import subprocess
+from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import text
 
-from coinwatch.compose.databases import make_databases
-from coinwatch.warehouse import schema
+from coinwatch.compose import init
 from coinwatch.warehouse.engine import open_warehouse
 
-NAMES = {"airflow": "made_airflow", "warehouse": "made_warehouse"}
-PASSWORDS = {"airflow": "a", "coinwatch": "c", "analyst": "r"}
+SCRIPT = Path(init.__file__).with_name("databases.sql")
+
+ENVIRON = {
+    "AIRFLOW_DB": "made_airflow",
+    "WAREHOUSE_DB": "made_warehouse",
+    "AIRFLOW_DB_PASSWORD": "a",
+    "WAREHOUSE_PASSWORD": "c",
+    "ANALYST_PASSWORD": "r",
+}
 
 
 @pytest.fixture
@@ -27,57 +35,62 @@ def connect(postgres):
 
 
 @pytest.fixture
-def server(postgres):
-    """A server with our roles and databases, and a warehouse with a table in it."""
-    address = f"host={postgres.folder} user=tests dbname=postgres"
-    make_databases(address, PASSWORDS, NAMES)
-    open_warehouse(postgres.url(NAMES["warehouse"], "coinwatch")).dispose()
-    yield address
-    for name in NAMES.values():
+def create(postgres):
+    """Run the script; its databases and roles are dropped at the end."""
+
+    def create(**changed):
+        command = [
+            "psql",
+            "--no-psqlrc",
+            "--quiet",
+            "-h",
+            postgres.folder,
+            "-U",
+            "tests",
+            "-d",
+            "postgres",
+            "-f",
+            SCRIPT,
+        ]
+        subprocess.run(command, env={**os.environ, **ENVIRON, **changed}, check=True, capture_output=True)
+
+    yield create
+    for name in ("made_airflow", "made_warehouse"):
         postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    for role in PASSWORDS:
+    for role in ("airflow", "coinwatch", "analyst"):
         postgres.execute(f"DROP ROLE {role}")
 
 
-@pytest.mark.usefixtures("server")
-def test_the_analyst_reads_the_warehouse_and_nothing_else(connect):
-    analyst = connect("analyst", NAMES["warehouse"])
+def test_the_analyst_reads_the_warehouse_and_nothing_else(create, connect, postgres):
+    create()
+    open_warehouse(postgres.url("made_warehouse", "coinwatch")).dispose()
+    analyst = connect("analyst", "made_warehouse")
     assert analyst.execute("SELECT count(*) FROM prices").fetchall() == [(0,)]
-    for statement in ("DELETE FROM prices", "CREATE TABLE mine (x int)", "CREATE TEMP TABLE mine (x int)"):
-        with pytest.raises(psycopg.Error, match=r"read-only transaction|permission denied"):
-            analyst.execute(statement)
-    # Read-only is the role's own setting, which it may change; its rights are not.
-    analyst.execute("SET default_transaction_read_only = off")
-    for statement in ("DELETE FROM prices", "CREATE TABLE mine (x int)", "CREATE TEMP TABLE mine (x int)"):
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            analyst.execute(statement)
-    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-        connect("analyst", NAMES["airflow"])
-
-
-@pytest.mark.usefixtures("server")
-def test_it_reads_what_later_versions_add_too(connect):
-    connect("coinwatch", NAMES["warehouse"]).execute("CREATE TABLE later (x int)")
-    assert connect("analyst", NAMES["warehouse"]).execute("SELECT * FROM later").fetchall() == []
-
-
-@pytest.mark.usefixtures("server")
-def test_neither_owner_comes_into_the_others_database(connect):
-    for role, purpose in (("airflow", "warehouse"), ("coinwatch", "airflow")):
+    assert analyst.execute("SHOW statement_timeout").fetchall() == [("2min",)]
+    # Read-only is the role's own setting, which it may change; its privileges are not.
+    for _ in range(2):
+        for statement in ("DELETE FROM prices", "CREATE TABLE mine (x int)", "CREATE TEMP TABLE mine (x int)"):
+            with pytest.raises(psycopg.Error, match=r"read-only transaction|permission denied"):
+                analyst.execute(statement)
+        analyst.execute("SET default_transaction_read_only = off")
+    for role, database in (
+        ("analyst", "made_airflow"),
+        ("airflow", "made_warehouse"),
+        ("coinwatch", "made_airflow"),
+    ):
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-            connect(role, NAMES[purpose])
+            connect(role, database)
 
 
-def test_again_it_changes_passwords_and_keeps_everything(server, connect, postgres):
-    warehouse = open_warehouse(postgres.url(NAMES["warehouse"], "coinwatch"))
+def test_a_second_start_changes_passwords_and_keeps_everything(create, connect, postgres):
+    create()
+    warehouse = open_warehouse(postgres.url("made_warehouse", "coinwatch"))
     with warehouse.begin() as connection:
-        connection.execute(
-            insert(schema.pending_uploads), [{"layer": "raw", "hour": datetime(2026, 11, 22, tzinfo=UTC)}]
-        )
+        connection.execute(text("CREATE TABLE later AS SELECT 1 AS x"))
     warehouse.dispose()
-    passwords = "SELECT rolpassword FROM pg_authid WHERE rolname = 'coinwatch'"
-    before = connect("tests", "postgres").execute(passwords).fetchone()
-    make_databases(server, PASSWORDS | {"coinwatch": "another one"}, NAMES)
-    assert connect("tests", "postgres").execute(passwords).fetchone() != before
-    kept = connect("analyst", NAMES["warehouse"]).execute("SELECT layer FROM pending_uploads").fetchall()
-    assert kept == [("raw",)]
+    passwords = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname IN ('airflow', 'coinwatch', 'analyst')"
+    before = dict(connect("tests", "postgres").execute(passwords).fetchall())
+    create(AIRFLOW_DB_PASSWORD="another", WAREHOUSE_PASSWORD="another", ANALYST_PASSWORD="another")
+    after = dict(connect("tests", "postgres").execute(passwords).fetchall())
+    assert all(after[role] != password for role, password in before.items())
+    assert connect("analyst", "made_warehouse").execute("SELECT x FROM later").fetchall() == [(1,)]

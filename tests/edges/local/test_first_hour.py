@@ -1,267 +1,153 @@
+"""What `tests/end_to_end/test_make_run.py` does not come to: hours that do not go through."""
+
 import json
-import re
-from datetime import timedelta
 
 import pytest
 
-from coinwatch.local.api import AirflowApi
-from coinwatch.local.errors import RunError
+from coinwatch.errors import CoinwatchError
+from coinwatch.local import first_hour
 from coinwatch.local.first_hour import FirstHour
-from coinwatch.local.home import AirflowHome
-from coinwatch.local.processes import Processes, Signals
-from coinwatch.local.report import CoinReport, Report
-from coinwatch.sandbox.http import Response, SandboxServer, json_response
+from coinwatch.local.task_log import read_task_log
+from coinwatch.status import CoinStatus, Status
 from coinwatch.times import format_time
 
-HEALTHY = {name: {"status": "healthy"} for name in ("metadatabase", "scheduler", "triggerer", "dag_processor")}
 
+class Airflow:
+    """Stands for the REST API: the runs of each Dag and their tasks, as Airflow's answers have them."""
 
-class Airflow(SandboxServer):
-    """An Airflow whose runs stand still until a test moves them: the answers of the real one, as far as they are read.
+    def __init__(self, noon):
+        self.now = format_time(noon)
+        self.errors, self.triggered, self.unpaused = {}, [], []
+        self.paused = {"ingest_prices": True, "process_prices": False, "other": True}
+        self.states = {"ingest_prices": "success"}
+        self.task = {"task_id": "fetch_prices", "state": "success", "duration": 1.25, "try_number": 1}
 
-    Attributes:
-        asked: What was asked.
-        runs: By Dag, newest first.
-        tasks: By run.
-    """
+    def log_in(self, password):
+        assert password == "secret"
 
-    def __init__(self, password, noon):
-        super().__init__(clock=lambda: noon)
-        self.asked = []
-        self.health = [503, {**HEALTHY, "scheduler": {"status": None}, "triggerer": None}, HEALTHY]
-        self.errors = []
-        self.dags = {"ingest_prices": False, "process_prices": False}
-        self.runs = {"ingest_prices": [], "process_prices": []}
-        self.tasks = {}
-        self._password = password
-        self._noon = noon
+    def add_pool(self, pool):
+        assert pool["name"] == "coingecko"
 
-    def _handler(self):
-        handler = super()._handler()
-        handler.do_PATCH = handler.do_GET
-        return handler
+    def import_errors(self):
+        return self.errors
 
-    def respond(self, request):
-        self.asked.append(f"{request.method} {request.path}")
-        parts = request.path.removeprefix("/api/v2").split("/")[1:]
-        if parts == ["monitor", "health"]:
-            state = self.health.pop(0) if len(self.health) > 1 else self.health[0]
-            return Response(state, b"busy") if isinstance(state, int) else json_response(state)
-        if parts == ["auth", "token"]:
-            right = json.loads(request.body) == {"username": "admin", "password": self._password}
-            return json_response({"access_token": "token"}, 201) if right else json_response({}, 401)
-        assert request.headers["authorization"] == "Bearer token"
-        return json_response(self._answer(request.method, parts, request.body))
+    def dags(self):
+        return self.paused
 
-    def _answer(self, method, parts, body):
-        answer = {}
-        match method, *parts:
-            case "GET", "importErrors":
-                answer["import_errors"] = self.errors
-            case "GET", "dags":
-                answer["dags"] = [{"dag_id": dag_id, "is_paused": paused} for dag_id, paused in self.dags.items()]
-            case "PATCH", "dags", dag_id:
-                self.dags[dag_id] = json.loads(body)["is_paused"]
-            case "POST", "dags", dag_id, "dagRuns":
-                assert json.loads(body) == {"logical_date": None}
-                answer = self.add_run(dag_id, "success")
-            case "GET", "dags", dag_id, "dagRuns":
-                answer["dag_runs"] = self.runs[dag_id]
-            case "GET", "dags", _, "dagRuns", run_id, "taskInstances":
-                answer["task_instances"] = self.tasks.get(run_id, [])
-            case _:
-                raise AssertionError(f"nobody should ask {method} {parts}")
-        return answer
+    def unpause(self, dag_id):
+        self.unpaused.append(dag_id)
 
-    def add_run(self, dag_id, state, ended=None):
-        run = {
-            "dag_id": dag_id,
-            "dag_run_id": f"run-{len(self.runs[dag_id])}-of-{dag_id}",
-            "logical_date": None,
-            "run_after": format_time(self._noon + timedelta(milliseconds=250)),
-            "state": state,
-            "end_date": format_time(ended or self._noon) if state in ("success", "failed") else None,
-        }
-        self.runs[dag_id].insert(0, run)
-        return run
+    def trigger(self, dag_id):
+        self.triggered.append(dag_id)
+        return {"run_after": self.now}
 
+    def latest_runs(self, dag_id):
+        dates = {"logical_date": None, "run_after": self.now, "end_date": self.now}
+        run = {"dag_id": dag_id, "dag_run_id": "r", "state": self.states.get(dag_id), **dates}
+        return [run] if run["state"] else []
 
-def task(run, task_id, state, **changes):
-    return {
-        "dag_id": run["dag_id"],
-        "dag_run_id": run["dag_run_id"],
-        "task_id": task_id,
-        "map_index": -1,
-        "rendered_map_index": None,
-        "try_number": 1,
-        "state": state,
-        "duration": 1.25,
-        "end_date": run["run_after"],
-    } | changes
+    def tasks(self, dag_id, run_id):
+        names = {"dag_id": dag_id, "dag_run_id": run_id, "map_index": -1, "rendered_map_index": None}
+        return [self.task | names | {"end_date": self.now}]
 
 
 @pytest.fixture
-def home(tmp_path):
-    """Where the logs are."""
-    home = AirflowHome(tmp_path / "home", tmp_path, 8080)
-    home.prepare(None)
-    return home
-
-
-@pytest.fixture
-def airflow(home, noon):
-    """An Airflow that is about to be healthy."""
-    with Airflow(home.password, noon) as airflow:
-        yield airflow
+def airflow(noon):
+    return Airflow(noon)
 
 
 @pytest.fixture
 def said():
-    """What the person at the terminal was told."""
     return []
 
 
 @pytest.fixture
-def first_hour(airflow, home, said, noon):
-    """The first hour of that Airflow, with these reports one after the other."""
+def take_through(airflow, said, tmp_path):
+    """Take an hour through whose statuses are given, one for each time that it is idle."""
 
-    def make(*reports, **changes):
-        signals = Signals()
-        left = list(reports)
-        values = {
-            "api": AirflowApi(airflow.origin, home.password),
-            "home": home,
-            "signals": signals,
-            "processes": Processes(signals),
-            "say": said.append,
-            "read_report": lambda as_of: left.pop(0).model_copy(update={"as_of": as_of}),
-            "since": noon - timedelta(minutes=1),
-            "limit": 20,
-            "interval": 0.001,
-            "overdue": 0,
-        }
-        return FirstHour(**(values | changes))
+    def take(*statuses):
+        left = list(statuses)
+        return FirstHour(airflow, "secret", tmp_path, lambda _: None, said.append, lambda _: left.pop(0)).take_through()
 
-    return make
+    return take
 
 
-def report(noon, price=1.0, left=()):
-    coin = CoinReport(coin="bitcoin", currency="usd", rows=1, price=price)
-    return Report(as_of=noon, coins=[coin], alerts=[], objects={}, left=list(left))
+def status(*left, price=101.5):
+    coin = CoinStatus(coin="bitcoin", currency="usd", rows=1, price=price)
+    return Status.model_construct(coins=[coin], left=list(left))
 
 
-def test_the_hour_is_triggered_once_airflow_is_healthy_and_followed_to_its_end(airflow, first_hour, said, noon):
-    old = airflow.add_run("ingest_prices", "failed", ended=noon - timedelta(hours=1))
-    airflow.tasks[old["dag_run_id"]] = [task(old, "fetch_prices", "failed")]
-    process = airflow.add_run("process_prices", "success")
-    airflow.tasks["run-1-of-ingest_prices"] = [
-        task(
-            {**process, "dag_id": "ingest_prices"},
-            "fetch_history",
-            "success",
-            map_index=0,
-            rendered_map_index="bitcoin",
-        ),
-        task({**process, "dag_id": "ingest_prices"}, "append_history", "skipped"),
-    ]
-    airflow.tasks[process["dag_run_id"]] = [task(process, "load_raw_prices", "success")]
-    assert first_hour(report(noon)).take_through() == report(noon)
+def test_an_hour_is_through_when_nothing_is_left(airflow, said, take_through):
+    done = status()
+    assert take_through(status("10 bytes are unread"), done) is done
+    assert airflow.unpaused == ["ingest_prices"]
+    assert airflow.triggered == ["ingest_prices"]
+    # Each task is reported once, however often it is looked at.
     assert said == [
+        "ingest_prices was paused; it is on now",
         "Airflow is up",
         "ingest_prices is triggered",
-        "ingest_prices 12:00:00 fetch_history[bitcoin] done (1.2 s)",
-        "ingest_prices 12:00:00 append_history skipped",
-        "process_prices 12:00:00 load_raw_prices done (1.2 s)",
+        "ingest_prices 12:00:00 fetch_prices done (1.2 s)",
     ]
-    assert airflow.asked.count("POST /api/v2/dags/ingest_prices/dagRuns") == 1
 
 
-def test_dags_that_are_paused_are_switched_on_and_one_that_is_not_there_yet_is_waited_for(
-    airflow, first_hour, said, noon
-):
-    airflow.dags = {"process_prices": True}
-    look = AirflowApi.dags
-
-    class SlowApi(AirflowApi):
-        def dags(self):
-            known = look(self)
-            airflow.dags["ingest_prices"] = False
-            return known
-
-    first_hour(report(noon), api=SlowApi(airflow.origin, airflow._password)).take_through()
-    assert airflow.dags == {"ingest_prices": False, "process_prices": False}
-    assert said[:2] == ["Airflow is up", "process_prices was paused, and is switched on"]
+def test_work_that_no_run_does_is_started(airflow, take_through, monkeypatch):
+    monkeypatch.setattr(first_hour, "OVERDUE", -1.0)
+    take_through(status("10 bytes are unread"), status())
+    assert airflow.triggered == ["ingest_prices", "process_prices"]
 
 
-def test_what_an_event_should_have_started_is_started_by_hand(airflow, first_hour, said, noon):
-    assert first_hour(report(noon, left=["9 bytes are unread"]), report(noon)).take_through() == report(noon)
-    assert airflow.asked.count("POST /api/v2/dags/process_prices/dagRuns") == 1
-    assert said[-1] == "process_prices is started by hand, because there is work left: 9 bytes are unread"
+def test_a_run_that_failed_ends_it_with_the_reason_and_the_log(airflow, take_through, tmp_path):
+    airflow.states["ingest_prices"] = "failed"
+    airflow.task |= {"state": "failed", "try_number": 2}
+    log = tmp_path / "dag_id=ingest_prices" / "run_id=r" / "task_id=fetch_prices" / "attempt=2.log"
+    write(log, {"error_detail": [{"exc_type": "KeyRejected", "exc_value": "HTTP 401"}]})
+    with pytest.raises(CoinwatchError) as error:
+        take_through()
+    assert "    KeyRejected: HTTP 401\n" in str(error.value)
+    assert str(log) in str(error.value)
 
 
-def test_a_dag_file_that_cannot_be_read_is_told_with_its_traceback(airflow, first_hour, noon):
-    airflow.errors = [{"filename": "ingest_prices.py", "stack_trace": "Traceback:\nSyntaxError: line 1"}]
-    with pytest.raises(RunError) as error:
-        first_hour(report(noon)).take_through()
-    assert str(error.value) == (
-        "Airflow cannot read these Dag files:\ningest_prices.py:\n    Traceback:\n    SyntaxError: line 1"
-    )
+def test_a_try_that_is_repeated_later_is_printed_with_the_reason(airflow, said, take_through):
+    airflow.task |= {"state": "up_for_retry", "duration": None}
+    take_through(status())
+    assert len([line for line in said if "fetch_prices: try 1 failed" in line]) == 1
 
 
-def write_log(home, run, task_id, reason, try_number=1):
-    path = home.task_log(run["dag_id"], run["dag_run_id"], task_id, -1, try_number)
+def test_a_dag_file_that_cannot_be_read_ends_it(airflow, take_through):
+    airflow.errors = {"ingest_prices.py": "SyntaxError"}
+    with pytest.raises(CoinwatchError, match=r"(?s)ingest_prices\.py.*SyntaxError"):
+        take_through()
+    assert airflow.triggered == []
+
+
+def test_an_hour_without_a_price_did_not_go_through(take_through):
+    with pytest.raises(CoinwatchError, match=r"no price of bitcoin as of 2026-11-22T12:00:00Z"):
+        take_through(status(price=None))
+
+
+def write(path, *entries):
     path.parent.mkdir(parents=True, exist_ok=True)
-    detail = [{"exc_type": "CoinGeckoError", "exc_value": reason}]
-    path.write_text(json.dumps({"event": "failed", "level": "error", "error_detail": detail}))
+    path.write_text("".join(f"{entry if isinstance(entry, str) else json.dumps(entry)}\n" for entry in entries))
     return path
 
 
-def test_a_failed_task_is_named_with_the_reason_and_its_log(airflow, first_hour, home, noon):
-    run = airflow.add_run("process_prices", "failed")
-    airflow.tasks[run["dag_run_id"]] = [
-        task(run, "load_raw_prices", "failed", try_number=5),
-        task(run, "detect_anomalies", "upstream_failed"),
+def test_the_reason_in_a_log_is_its_last_exception(tmp_path):
+    detail = [
+        {"exc_type": "CoinGeckoError", "exc_value": "no answer", "frames": []},
+        {"exc_type": "OSError", "exc_value": "its cause", "frames": []},
     ]
-    log = write_log(home, run, "load_raw_prices", "nobody answers", try_number=5)
-    with pytest.raises(RunError) as error:
-        first_hour(report(noon)).take_through()
-    assert str(error.value) == (
-        "the run run-0-of-process_prices of process_prices failed\n"
-        "task process_prices 12:00:00 load_raw_prices, try 5:\n"
-        "    CoinGeckoError: nobody answers\n"
-        f"  its whole log: {log}"
+    path = write(
+        tmp_path / "attempt=1.log",
+        {"event": "x", "level": "warning", "error_detail": [{"exc_type": "ValueError", "exc_value": "earlier"}]},
+        {"event": "Task failed with exception", "level": "error", "error_detail": detail},
+        {"event": "ended", "level": "info"},
     )
+    assert read_task_log(path) == "CoinGeckoError: no answer"
 
 
-def test_a_task_that_is_tried_again_is_told_once_with_the_reason_and_the_limit_says_what_is_waited_for(
-    airflow, first_hour, home, said, noon
-):
-    run = airflow.add_run("process_prices", "running")
-    airflow.tasks[run["dag_run_id"]] = [task(run, "upload_to_s3", "up_for_retry")]
-    write_log(home, run, "upload_to_s3", "S3 is away")
-    with pytest.raises(
-        RunError, match=r"gave up after 0 minutes of waiting for ingest_prices and process_prices to end"
-    ):
-        first_hour(report(noon), limit=0.5).take_through()
-    assert said[2:] == [
-        "process_prices 12:00:00 upload_to_s3 failed at try 1 and is tried again later. The reason:",
-        "    CoinGeckoError: S3 is away",
-    ]
-
-
-def test_a_coin_without_a_price_is_a_failure(first_hour, noon):
-    with pytest.raises(RunError, match=re.escape("the warehouse has no price of bitcoin as of 2026-11-22T12:00:00Z")):
-        first_hour(report(noon, price=None)).take_through()
-
-
-def test_an_airflow_that_never_answers_is_given_up(home, first_hour, unused_port, noon):
-    api = AirflowApi(f"http://127.0.0.1:{unused_port}", home.password)
-    with pytest.raises(
-        RunError, match=r"waiting for Airflow to answer \(GET /api/v2/monitor/health: ConnectionError\)"
-    ):
-        first_hour(report(noon), api=api, limit=0.05).take_through()
-
-
-def test_a_wrong_password_is_told(airflow, first_hour, noon):
-    with pytest.raises(RunError, match="Airflow answered 401 to POST /auth/token"):
-        first_hour(report(noon), api=AirflowApi(airflow.origin, "wrong")).take_through()
+def test_without_an_exception_it_is_the_end_of_the_log(tmp_path):
+    assert read_task_log(write(tmp_path / "log", {"event": "b", "level": "error"}, "no JSON", "[1]")) == (
+        "error b\nno JSON\n[1]"
+    )
+    assert read_task_log(tmp_path / "none") == f"(there is no log {tmp_path / 'none'})"

@@ -1,12 +1,10 @@
-import os
-import socket
 import subprocess
 import sys
 
 import pytest
 
-from coinwatch.local.errors import WrongInput
-from coinwatch.local.ports import Port, check_ports, parse_port, read_port
+from coinwatch.errors import InvalidAction
+from coinwatch.local.ports import check_ports, read_port
 
 
 @pytest.fixture
@@ -21,43 +19,39 @@ def taken_port():
         process.stdin.close()
 
 
-def test_free_ports_are_fine(unused_port):
-    # `unused_port` is bound by the fixture; one that was bound a moment ago is free.
+def test_each_port_that_cannot_be_used_has_a_line_with_purpose_reason_and_remedy(taken_port):
+    taken, pid = taken_port
+    remedies = dict.fromkeys(("the page", "Slack", "S3", "CoinGecko"), "Choose another one with X")
+    with pytest.raises(InvalidAction) as error:
+        check_ports({"the page": taken, "Slack": taken, "S3": 65536}, remedies)
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith(f"port {taken} (the page) is taken by process {pid} (python")
+    assert lines[0].endswith("). Choose another one with X")
+    assert lines[1:] == [
+        f"port {taken} (Slack) is needed twice. Choose another one with X",
+        "port 65536 (S3) does not exist: 65535 is the last. Choose another one with X",
+    ]
+
+
+def test_a_free_port_is_fine(taken_port):
+    taken, _ = taken_port
+    check_ports({"the page": next(port for port in range(20_000, 30_000) if port != taken and can_bind(port))}, {})
+
+
+def can_bind(port):
+    import socket
+
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
-    assert number != unused_port
-    check_ports([Port(number, "the page", "Choose another one")])
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_taken_port_names_its_purpose_its_owner_and_the_remedy(taken_port):
-    number, pid = taken_port
-    with pytest.raises(WrongInput) as error:
-        check_ports([Port(number, "the page", "Choose another one with X")])
-    name = os.path.basename(os.path.realpath(sys.executable))  # noqa: PTH119 - as psutil has it
-    assert str(error.value).startswith(f"port {number} (the page) is taken by process {pid} (")
-    assert str(error.value).endswith("). Choose another one with X")
-    assert name.startswith("python")
+@pytest.mark.parametrize("text", ["80", "65536", "-8080", "8080.0", "eighty", "\u0668\u0660\u0668\u0660"])
+def test_a_variable_without_a_port_is_named(text):
+    with pytest.raises(InvalidAction) as error:
+        read_port({"COINWATCH_PORT": text}, "COINWATCH_PORT", 8080)
+    assert str(error.value) == f"COINWATCH_PORT={text!r}: a port from 1024 to 65535 is needed"
 
 
-def test_a_port_that_is_needed_twice_or_does_not_exist_is_refused(taken_port):
-    number, _ = taken_port
-    with pytest.raises(WrongInput, match="is needed twice"):
-        check_ports([Port(number, "the page", "."), Port(number, "Slack", ".")])
-    with pytest.raises(WrongInput, match=r"port 65536 \(S3\) does not exist"):
-        check_ports([Port(65536, "S3", "Choose another one")])
-
-
-@pytest.mark.parametrize("text", ["", "80", "65536", "-8080", "8080.0", "eighty", "\u0668\u0660\u0668\u0660"])
-def test_what_is_no_port_for_everybody_is_refused(text):
-    with pytest.raises(ValueError, match="1024 to 65535"):
-        parse_port(text)
-
-
-def test_a_port_of_the_environment_has_a_default_and_a_clear_error():
-    assert read_port({}, "COINWATCH_PORT", 8080) == 8080
-    assert read_port({"COINWATCH_PORT": ""}, "COINWATCH_PORT", 8080) == 8080
-    assert read_port({"COINWATCH_PORT": "8090"}, "COINWATCH_PORT", 8080) == 8090
-    with pytest.raises(WrongInput) as error:
-        read_port({"COINWATCH_PORT": "http"}, "COINWATCH_PORT", 8080)
-    assert str(error.value) == "COINWATCH_PORT='http': a port from 1024 to 65535 is needed"
+@pytest.mark.parametrize(("environ", "port"), [({}, 8080), ({"P": ""}, 8080), ({"P": "8090"}, 8090)])
+def test_a_port_of_the_environment_has_a_default(environ, port):
+    assert read_port(environ, "P", 8080) == port

@@ -8,27 +8,26 @@ from pathlib import Path
 import psutil
 import pytest
 
-from coinwatch.local.errors import Interrupted, RunError, WrongInput
-from coinwatch.local.processes import Processes, Signals, only_one, tail
+from coinwatch.local.processes import tail
 
 INCLUDE = Path(__file__).resolve().parents[3] / "include"
 
 RUN = """
 import os, signal, sys
 from pathlib import Path
-from coinwatch.local.errors import RunError
-from coinwatch.local.processes import Processes, Signals
+from coinwatch.errors import CoinwatchError
+from coinwatch.local.processes import Processes
 
 folder = Path(sys.argv[1])
 try:
-    with Signals() as signals, Processes(signals, patience=0.2) as processes:
-        processes.start("component", [sys.executable, folder / "component.py"], os.environ, folder / "component.log")
+    with Processes(os.environ, folder, patience=0.2) as processes:
+        processes.run("step", [sys.executable, folder / "step.py"], folder / "output")
+        processes.start("component", [sys.executable, folder / "component.py"])
         while True:
-            signals.wait(0.05)
-            processes.check()
-except RunError as error:
+            processes.wait(0.05)
+except CoinwatchError as error:
     print(error)
-    raise SystemExit(error.status) from None
+    raise SystemExit(error.exit_status) from None
 """
 
 STUBBORN = """
@@ -56,10 +55,10 @@ time.sleep(60)
 
 
 def wait_for(condition, seconds=20):
-    """Wait until something holds; that it takes too long is a failure."""
+    """Wait until something holds; fail if it takes too long."""
     end = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < end, "it never came to that"
+        assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
     return value
 
@@ -73,10 +72,11 @@ def is_alive(pid):
 
 @pytest.fixture
 def run(tmp_path):
-    """Start a run with one component; everything of it is killed at the end, should it be left."""
+    """Start a run with one component; what is left of it at the end is killed."""
     started = []
 
-    def start(component):
+    def start(component, step="print('a result')"):
+        (tmp_path / "step.py").write_text(step)
         (tmp_path / "component.py").write_text(component)
         (tmp_path / "run.py").write_text(RUN)
         environ = {**os.environ, "PYTHONPATH": str(INCLUDE)}
@@ -100,7 +100,7 @@ def noted(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process take in orphans")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt orphans")
 def test_children_that_are_deaf_and_orphans_of_another_session_are_gone_after_a_signal(run, tmp_path, number):
     process = run(STUBBORN)
     pids = wait_for(lambda: len(found := noted(tmp_path)) == 3 and found)
@@ -147,32 +147,12 @@ def test_the_components_end_even_if_the_run_is_killed(run, tmp_path):
     wait_for(lambda: not any(map(is_alive, pids)))
 
 
-def test_a_step_that_fails_is_reported_with_the_end_of_its_log(tmp_path):
-    processes = Processes(Signals())
-    processes.run("good", [sys.executable, "-c", ""], os.environ, tmp_path / "good.log")
-    with pytest.raises(RunError) as error:
-        processes.run("bad", [sys.executable, "-c", "raise SystemExit('no space')"], os.environ, tmp_path / "bad.log")
-    assert str(error.value) == f"bad ended with status 1. The end of its log {tmp_path / 'bad.log'}:\n    no space"
-
-
-def test_waiting_is_interrupted_by_a_signal_and_the_handlers_are_put_back():
-    before = signal.getsignal(signal.SIGTERM)
-    with Signals() as signals:
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Interrupted) as error:
-            signals.wait(20)
-    assert error.value.status == 143
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_folder_is_held_by_one_run_at_a_time(tmp_path):
-    with only_one(tmp_path), pytest.raises(WrongInput) as error, only_one(tmp_path):
-        pass
-    assert str(error.value) == (
-        f"a run is using {tmp_path} already (process {os.getpid()}). End that one first, by Ctrl-C or by SIGTERM"
-    )
-    with only_one(tmp_path):
-        pass
+def test_a_step_that_fails_ends_the_run_with_the_end_of_its_log(run, tmp_path):
+    process = run("", step="print('a result')\nraise SystemExit('no space')")
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert output == f"step ended with status 1. The end of its log {tmp_path / 'step.log'}:\n    no space\n"
+    assert (tmp_path / "output").read_text() == "a result\n"
 
 
 def test_the_tail_is_the_last_lines_of_a_text_whatever_its_length(tmp_path):

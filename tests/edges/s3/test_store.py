@@ -23,7 +23,7 @@ def store(s3_client):
 
 
 class Scripted(SandboxServer):
-    """An S3 that gives prepared answers, the last one for ever."""
+    """An S3 that gives prepared answers, and repeats the last one."""
 
     def __init__(self, *answers):
         super().__init__()
@@ -103,13 +103,13 @@ def test_an_object_of_unknown_hash_is_a_conflict(store, s3_client):
 def test_a_racing_write_is_tried_again(store_at):
     with Scripted(problem(409, "ConditionalRequestConflict"), Response(200, b"")) as s3:
         store_at(s3.origin).put_once(KEY, b"{}")
-    assert s3.asked == [("PUT", f"/coinwatch/{KEY}".replace("=", "%3D"))] * 2
+    assert s3.asked == [("PUT", f"/coinwatch/{KEY}")] * 2
 
 
 def test_a_race_that_does_not_end_is_given_up_for_this_time(store_at):
     with (
         Scripted(problem(409, "ConditionalRequestConflict")) as s3,
-        pytest.raises(S3Error, match="somebody else keeps writing it; it is tried again later") as caught,
+        pytest.raises(S3Error, match=KEY) as caught,
     ):
         store_at(s3.origin).put_once(KEY, b"{}")
     assert len(s3.asked) == 5
@@ -117,35 +117,25 @@ def test_a_race_that_does_not_end_is_given_up_for_this_time(store_at):
 
 
 @pytest.mark.parametrize("write", ["put", "put_once"])
-def test_a_missing_bucket_is_named_with_what_to_do(s3_client, write):
-    with pytest.raises(S3Refused) as caught:
+def test_a_missing_bucket_needs_an_operator(s3_client, write):
+    with pytest.raises(S3Refused, match=rf"s3://nobodys/{KEY} .*COINWATCH_S3_BUCKET") as caught:
         getattr(S3Store(s3_client, "nobodys"), write)(KEY, b"{}")
-    assert str(caught.value) == (
-        f"s3://nobodys/{KEY} was not written: NoSuchBucket: The specified bucket does not exist. Create the bucket, or "
-        "correct COINWATCH_S3_BUCKET"
-    )
     assert not caught.value.retryable
 
 
-def test_credentials_that_may_not_write_are_not_tried_again(store_at):
-    with Scripted(problem(403, "AccessDenied")) as s3, pytest.raises(S3Refused) as caught:
+def test_credentials_without_permission_need_an_operator(store_at):
+    with Scripted(problem(403, "AccessDenied")) as s3, pytest.raises(S3Refused, match="aws_default") as caught:
         store_at(s3.origin).put(KEY, b"{}")
-    assert str(caught.value) == (
-        f"s3://coinwatch/{KEY} was not written: AccessDenied: said so. The credentials (connection aws_default) may "
-        "not write there"
-    )
+    assert not caught.value.retryable
 
 
-def test_an_outage_of_s3_is_tried_again_later(store_at):
-    with Scripted(problem(503, "SlowDown")) as s3, pytest.raises(S3Error) as caught:
+def test_an_outage_of_s3_is_retried(store_at):
+    with Scripted(problem(503, "SlowDown")) as s3, pytest.raises(S3Error, match="SlowDown: said so") as caught:
         store_at(s3.origin).put(KEY, b"{}")
-    assert str(caught.value) == (f"s3://coinwatch/{KEY} was not written: SlowDown: said so. It is tried again later")
     assert caught.value.retryable
 
 
 def test_an_endpoint_that_does_not_answer_is_named_with_what_to_check(store_at, unused_port):
-    with pytest.raises(S3Error) as caught:
+    with pytest.raises(S3Error, match=rf"{KEY} .*Could not connect .*aws_default") as caught:
         store_at(f"http://127.0.0.1:{unused_port}").put(KEY, b"{}")
-    assert f"s3://coinwatch/{KEY} was not written: Could not connect to the endpoint URL" in str(caught.value)
-    assert "check the connection aws_default (credentials, region, endpoint_url)" in str(caught.value)
     assert caught.value.retryable

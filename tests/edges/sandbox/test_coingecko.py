@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from coinwatch.sandbox.coingecko import CoinGeckoSandbox
-from coinwatch.sandbox.faults import ERRORS, KINDS
+from coinwatch.sandbox.faults import ERRORS
 from coinwatch.sandbox.market import RecordedMarket, SimulatedMarket
 from coinwatch.times import from_milliseconds
 
@@ -103,19 +103,7 @@ def test_faults_are_switched_over_http_and_end_after_their_times(world, get):
     assert get("/ping").status_code == 200
 
 
-def test_an_unknown_fault_is_refused_with_those_that_are_known(world):
-    answer = requests.post(f"{world.coingecko.origin}/sandbox/faults", json={"kind": "rain"}, timeout=5)
-    assert answer.status_code == 400
-    assert all(kind in answer.json()["error"] for kind in KINDS)
-
-
-@pytest.mark.parametrize("kind", ERRORS)
-def test_every_error_comes_with_its_status(world, get, kind):
-    world.coingecko.fail(kind)
-    assert get("/ping").status_code == ERRORS[kind][0]
-
-
-def test_mishaps_befall_a_sound_answer(world, get):
+def test_mishaps_change_a_good_answer(world, get):
     def price(**fault):
         world.coingecko.recover()
         world.coingecko.fail(**fault)
@@ -148,12 +136,6 @@ def test_a_price_has_what_was_asked_for_besides_it(world, get, noon):
     assert world.coingecko.requests[-1].query["ids"] == "ethereum"
 
 
-def test_a_precision_is_a_number_of_decimals(get):
-    quotes = get("/simple/price", ids="bitcoin,shiba-inu", vs_currencies="usd", precision="3").json()
-    assert quotes["bitcoin"]["usd"] == round(quotes["bitcoin"]["usd"], 3)
-    assert quotes["shiba-inu"]["usd"] == 0.0
-
-
 def test_the_request_is_kept_as_it_came(world, get):
     get("/simple/price", ids="bitcoin", vs_currencies="usd")
     (request,) = world.coingecko.requests
@@ -168,7 +150,7 @@ def test_the_market_list_comes_in_pages_the_largest_coin_first(get):
     assert [(item["symbol"], item["market_cap_rank"]) for item in second] == [("doge", 5), ("shib", 6)]
 
 
-def test_the_market_list_tells_the_changes_that_were_asked_for(get):
+def test_the_market_list_has_the_changes_that_were_asked_for(get):
     (item,) = get("/coins/markets", vs_currency="usd", ids="bitcoin", price_change_percentage="1h,7d,3h").json()
     assert [name for name in item if name.endswith("_in_currency")] == [
         "price_change_percentage_1h_in_currency",
@@ -202,7 +184,7 @@ def test_a_window_before_the_first_recorded_price_is_empty(make_world, noon):
     assert requests.get(url, params=params, timeout=5).json() == {"prices": [], "market_caps": [], "total_volumes": []}
 
 
-def test_errors_without_json_say_so_but_for_the_one_that_lies(world, get):
+def test_errors_without_json_have_their_own_content_type_but_for_one(world, get):
     def content_type(kind):
         world.coingecko.recover()
         world.coingecko.fail(kind)
@@ -222,7 +204,7 @@ def test_errors_without_json_say_so_but_for_the_one_that_lies(world, get):
     ("kind", "age"),
     [pytest.param("feed_frozen", 2 * 3600 + 40, id="feed"), pytest.param("price_frozen", 40, id="price")],
 )
-def test_a_feed_that_stands_still_gives_the_price_of_when_it_stopped(world, get, clock, noon, kind, age):
+def test_a_frozen_feed_gives_the_price_of_when_it_froze(world, get, clock, noon, kind, age):
     def quote():
         params = {"include_last_updated_at": "true", "precision": "full"}
         return get("/simple/price", ids="bitcoin", vs_currencies="usd", **params).json()["bitcoin"]
@@ -235,7 +217,7 @@ def test_a_feed_that_stands_still_gives_the_price_of_when_it_stopped(world, get,
     assert quote()["usd"] != before["usd"]
 
 
-def test_what_happens_to_live_prices_leaves_the_history_alone(world, get):
+def test_faults_of_live_prices_leave_the_history_alone(world, get):
     world.coingecko.fail("price_null", times=1)
     chart = get("/coins/bitcoin/market_chart", vs_currency="usd", days=2).json()
     assert all(price for _, price in chart["prices"])
@@ -265,19 +247,21 @@ def test_a_slow_answer_does_not_keep_the_service_from_closing(world):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    "options",
     [
-        ({"kind": "slow", "times": 0}, "times is 0; 1 or more is needed, or null for all"),
-        ({"kind": "slow", "times": "2"}, "times is '2'; 1 or more is needed, or null for all"),
-        ({"kind": "slow", "seconds": -1}, "seconds is -1; a number from 0 on is needed"),
-        ({"kind": "slow", "path": 5}, "path is 5; a text is needed"),
-        ({"kind": "feed_frozen", "since": 5}, "since is 5; a time is needed"),
-        ({"kind": "feed_frozen", "since": "noon"}, "Invalid isoformat string: 'noon'"),
+        {"kind": "rain"},
+        {},
+        {"kind": "slow", "times": 0},
+        {"kind": "slow", "seconds": -1},
+        {"kind": "slow", "path": 5},
+        {"kind": "feed_frozen", "since": "noon"},
+        {"kind": "slow", "speed": 1},
     ],
 )
-def test_an_option_that_is_not_understood_is_refused(world, options, said):
+def test_an_unknown_fault_or_option_is_refused(world, options):
     answer = requests.post(f"{world.coingecko.origin}/sandbox/faults", json=options, timeout=5)
-    assert (answer.status_code, answer.json()) == (400, {"error": said})
+    assert answer.status_code == 400
+    assert answer.json()["error"]
     assert world.coingecko.faults == []
 
 
@@ -286,7 +270,7 @@ def test_faults_that_are_on_can_be_looked_at(world):
     fault = {"kind": "feed_frozen", "since": "2026-11-22T11:00:00Z", "times": 3}
     requests.post(url, json=fault, timeout=5)
     (shown,) = requests.get(url, timeout=5).json()
-    assert {name: shown[name] for name in fault} == {**fault, "since": "2026-11-22T11:00:00+00:00"}
+    assert {name: shown[name] for name in fault} == fault
 
 
 def test_more_requests_than_a_minute_allows_are_refused_and_count_too(get, world, clock):
@@ -299,19 +283,3 @@ def test_more_requests_than_a_minute_allows_are_refused_and_count_too(get, world
     clock.now += timedelta(seconds=10)
     # The one that was refused ten seconds ago counts, the first three do not any more.
     assert get("/ping").status_code == 200
-
-
-def test_a_client_that_keeps_to_its_turns_is_never_refused(make_world, clock):
-    """30 in a minute are allowed, and the client waits for its turn before each."""
-    world = make_world()
-    world.coingecko.per_minute = 30
-    client = world.ingest().client
-
-    def wait(seconds):
-        clock.now += timedelta(seconds=seconds)
-
-    client.meter._sleep = wait
-    start = clock.now
-    answers = [client.simple_price(["bitcoin"], "usd").status for _ in range(100)]
-    assert answers == [200] * 100
-    assert clock.now - start == timedelta(seconds=2 * 99)
