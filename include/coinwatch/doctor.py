@@ -36,7 +36,6 @@ from coinwatch.slack.webhook import MessageRefused, post
 from coinwatch.tasks import COINGECKO_POOL
 from coinwatch.times import compact_time, format_time
 from coinwatch.warehouse import schema
-from coinwatch.warehouse.engine import WarehouseError
 
 Verdict = Literal["ok", "warn", "FAIL"]
 """``warn``: the pipeline works, but less than it could; ``FAIL``: it will not work."""
@@ -105,7 +104,7 @@ def examine(now: Callable[[], datetime], *, post_message: bool) -> Iterator[Find
     for name, check in checks.items():
         try:
             yield Finding(name, *check(app))
-        except (CoinwatchError, SettingsError, WarehouseError) as error:
+        except CoinwatchError as error:
             yield Finding(name, "FAIL", str(error))
         except SQLAlchemyError as error:
             yield Finding(name, "FAIL", f"the database does not answer: {str(error).splitlines()[0]}")

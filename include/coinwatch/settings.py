@@ -20,9 +20,6 @@ SLACK_API_CONN_ID = "slack_api_default"
 AWS_CONN_ID = "aws_default"
 WAREHOUSE_CONN_ID = "warehouse_default"
 
-FAILED_TASKS = "failed_tasks"
-"""Folder in the data folder that has a file for each task that failed and has not gone through since."""
-
 HISTORY_DAYS_MAX = 3650
 """As far back as paid plans have hourly prices, and more; keyless and with a demo key 365 days are fetched."""
 

@@ -183,10 +183,10 @@ def test_a_data_folder_that_is_not_usable_fails_its_check(clock, monkeypatch, tm
 
 
 def test_with_a_wrong_setting_no_other_check_is_made(clock, monkeypatch):
-    monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "1000")
+    monkeypatch.setenv("COINWATCH_COINS", "BTC")
     (finding,) = examine(clock, post_message=False)
     assert (finding.check, finding.verdict) == ("settings", "FAIL")
-    assert "COINWATCH_HISTORY_DAYS" in finding.text
+    assert "COINWATCH_COINS" in finding.text
 
 
 @pytest.mark.usefixtures("healthy", "pool")
