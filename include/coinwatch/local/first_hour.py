@@ -41,7 +41,7 @@ class FirstHour:
         api: Airflow's.
         password: Of its user ``admin``.
         logs: Folder of its logs.
-        pause: Waits a moment, told what for; raises if a process of the run ended, a signal came or it takes too long.
+        pause: Waits a moment for its argument; raises if a process ended, a signal came or it takes too long.
         say: Prints a line.
         read_status: Reads the status as of a time.
     """

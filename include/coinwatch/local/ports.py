@@ -35,31 +35,25 @@ def read_port(environ: Mapping[str, str], variable: str, default: int) -> int:
         raise InvalidAction(f"{variable}={error}") from None
 
 
-def check_ports(ports: Mapping[str, int], remedies: Mapping[str, str]) -> None:
-    """Check that the ports are free.
-
-    Args:
-        ports: The ports by their purpose.
-        remedies: How to choose another port, by purpose.
+def check_ports(ports: Mapping[str, int]) -> None:
+    """Check that the ports, by their purpose, are free.
 
     Raises:
         InvalidAction: One is not; the message has a line for each.
     """
-    problems, seen = [], set()
-    for purpose, port in ports.items():
+    problems = []
+    for index, (purpose, port) in enumerate(ports.items()):
         if port > 65535:
-            problem = "does not exist: 65535 is the last"
-        elif port in seen:
-            problem = "is needed twice"
+            problems.append(f"port {port} ({purpose}) does not exist: 65535 is the last")
+        elif port in list(ports.values())[:index]:
+            problems.append(f"port {port} ({purpose}) is needed twice")
         elif not _is_free(port):
-            problem = f"is taken{_by_process(port)}"
-        else:
-            problem = ""
-        seen.add(port)
-        if problem:
-            problems.append(f"port {port} ({purpose}) {problem}. {remedies[purpose]}")
+            problems.append(f"port {port} ({purpose}) is taken{_by_process(port)}")
     if problems:
-        raise InvalidAction("\n".join(problems))
+        remedy = (
+            "COINWATCH_PORT sets the port of Airflow's page, COINWATCH_SANDBOX_PORT the first of the sandbox's three"
+        )
+        raise InvalidAction("\n".join([*problems, f"Choose others: {remedy}"]))
 
 
 def _is_free(port: int) -> bool:

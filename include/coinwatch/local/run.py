@@ -91,7 +91,11 @@ def run(options: RunOptions, environ: Mapping[str, str], say: Callable[[str], No
     for folder in (home, settings.data_dir):
         _check_writable(folder)
     with _only_one(home):
-        _check_ports(options)
+        ports = {"Airflow's page": options.port}
+        if not options.live:
+            sandbox = (f"the sandbox's {service}" for service in ("CoinGecko", "Slack", "S3"))
+            ports |= {purpose: options.sandbox_port + offset for offset, purpose in enumerate(sandbox)}
+        check_ports(ports)
         variables = environment.airflow_variables(home, options.port, environ)
         if not options.live:
             variables |= environment.sandbox_variables(settings.data_dir, options.sandbox_port)
@@ -129,19 +133,6 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise InvalidAction(f"the folder {folder} cannot be written to: {error.strerror}") from None
-
-
-def _check_ports(options: RunOptions) -> None:
-    ports = {"Airflow's page": options.port}
-    remedies = {"Airflow's page": "Choose another one with COINWATCH_PORT, for example COINWATCH_PORT=8090 make run"}
-    if not options.live:
-        other = options.sandbox_port + 100 if options.sandbox_port < 65000 else SANDBOX_PORT
-        for offset, service in enumerate(("CoinGecko", "Slack", "S3")):
-            ports[f"the sandbox's {service}"] = options.sandbox_port + offset
-            remedies[f"the sandbox's {service}"] = (
-                f"Choose three others with COINWATCH_SANDBOX_PORT={other} (the first of them)"
-            )
-    check_ports(ports, remedies)
 
 
 @dataclass(slots=True)

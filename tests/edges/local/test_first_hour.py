@@ -13,7 +13,7 @@ from coinwatch.times import format_time
 
 
 class Airflow:
-    """Stands for the REST API: the runs of each Dag and their tasks, as Airflow's answers have them."""
+    """A REST API in memory: the runs of each Dag and their tasks, in the form of Airflow's answers."""
 
     def __init__(self, noon):
         self.now = format_time(noon)

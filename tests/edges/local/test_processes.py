@@ -136,7 +136,7 @@ def is_component(pid):
     return psutil.Process(pid).cmdline()[-1].endswith("component.py")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_the_components_end_even_if_the_run_is_killed(run, tmp_path):
     process = run(
         "import os, time, pathlib\npathlib.Path(__file__).with_name('pids').write_text(str(os.getpid()))\n"
