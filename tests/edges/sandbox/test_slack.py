@@ -96,8 +96,7 @@ def test_the_page_shows_messages_as_people_see_them_the_newest_first(slack):
     post(slack, {"text": "first", "blocks": [{"type": "divider"}]})
     post(slack, {"text": "fallback", "blocks": [header, section, context]})
     assert [html for _, html in articles(slack)] == [
-        "Price alert *\n<b>X &amp; Y &lt;!channel&gt; moved</b>\n"
-        '<a href="http://a.b/?c=1&amp;d=2">run</a> · id',
+        'Price alert *\n<b>X &amp; Y &lt;!channel&gt; moved</b>\n<a href="http://a.b/?c=1&amp;d=2">run</a> · id',
         "first",
     ]
 

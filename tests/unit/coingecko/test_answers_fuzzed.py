@@ -215,7 +215,7 @@ class Anything(SandboxServer):
     def respond(self, request):
         # Some proxies repeat what they were sent.
         said = request.headers["x-cg-demo-api-key"].encode() if self.echo else b""
-        return replace(self.response, body=said + self.response.body)
+        return Response(self.response.status_code, said + self.response.get_data())
 
 
 def test_nothing_unknown_reaches_the_archive_or_the_raw_log_and_the_key_reaches_nothing(make_world, clock, caplog):
