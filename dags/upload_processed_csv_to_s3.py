@@ -1,8 +1,8 @@
 """By hand: upload what S3 does not have yet, and the whole processed CSV of each coin.
 
 For a new bucket or prefix: every partition is compared with the SHA-256 that the warehouse noted at its last upload,
-and uploaded if it differs; every snapshot is written unless S3 has it. Then the whole processed CSV of each coin goes to
-`latest/<coin>_processed.csv`.
+and uploaded if it differs; every snapshot is written unless S3 has it. Then the whole processed CSV of each coin goes
+to `latest/<coin>_processed.csv`.
 
 **Started** by hand only.
 
