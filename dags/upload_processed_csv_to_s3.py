@@ -1,15 +1,15 @@
-"""By hand: whatever S3 does not have yet, and the whole processed CSV of each coin.
+"""By hand: upload what S3 does not have yet, and the whole processed CSV of each coin.
 
-For a new bucket, or one that has lost objects: every partition and snapshot is compared with what the warehouse knows
-S3 to have; what is missing there is uploaded. After that the whole processed CSV of each coin goes to
-`latest/<coin>_processed.csv`.
+For a new bucket or prefix: every partition is compared with the SHA-256 that the warehouse noted at its last upload,
+and uploaded if it differs; every snapshot is written unless S3 has it. Then the whole processed CSV of each coin goes
+to `latest/<coin>_processed.csv`.
 
 **Started** by hand only.
 
 **Reads** the warehouse, the archive and `<coin>_processed.csv`.
 **Writes** S3 objects (`COINWATCH_S3_BUCKET`, connection `aws_default`).
 
-**When it fails** the task's log names the object and what to check; what was uploaded is noted, and not repeated.
+**When it fails** the task's log names the object and what to check; the next run does the rest.
 
 **Safe to run again:** yes; a second run uploads only the `latest` files.
 """
@@ -30,7 +30,7 @@ from coinwatch.tasks import DEFAULT_ARGS, START_DATE
     tags=["operate"],
 )
 def upload_processed_csv_to_s3():
-    """Everything that S3 does not have."""
+    """Upload everything that S3 does not have."""
 
     @task
     def upload_missing() -> dict[str, int]:

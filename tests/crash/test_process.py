@@ -8,7 +8,7 @@ import pytest
 from coinwatch.archive.raw_log import RawLogError, append_raw_prices
 from coinwatch.record import parse_raw_prices
 from coinwatch.s3.store import S3Store
-from coinwatch.s3.uploads import upload_latest_csvs, upload_missing, upload_to_s3
+from coinwatch.s3.uploads import upload_latest, upload_missing, upload_to_s3
 from coinwatch.slack.channels import Slack
 from coinwatch.slack.deliver import send_slack_alerts
 from coinwatch.warehouse.load import load_raw_prices
@@ -192,12 +192,12 @@ def test_by_hand_whatever_a_bucket_does_not_have_is_uploaded_and_the_whole_csv(w
     full = world.objects()
     elsewhere = S3Store(world.s3_client(), "prices", "elsewhere")
     upload_missing(world.app(s3=elsewhere))
-    assert upload_latest_csvs(world.app(s3=elsewhere)) == ["bitcoin"]
+    assert upload_latest(world.app(s3=elsewhere)) == ["bitcoin"]
     assert world.objects() == full | {f"elsewhere/{key}": body for key, body in full.items()} | {
         "elsewhere/latest/bitcoin_processed.csv": world.files()["bitcoin_processed.csv"]
     }
     assert upload_missing(world.app(s3=None)) == {}
-    assert upload_latest_csvs(world.app(s3=None)) == []
+    assert upload_latest(world.app(s3=None)) == []
 
 
 def crash(world, number, point, kill_at_line, last):

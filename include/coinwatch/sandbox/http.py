@@ -44,7 +44,10 @@ class Response(flask.Response):
         delay: float = 0.0,
         cut_after: int | None = None,
     ) -> None:
-        super().__init__(body, status, headers)
+        super().__init__(body, status)
+        # Flask's default type would say more than a test server or a broken service does.
+        self.headers.remove("Content-Type")
+        self.headers.update(headers or {})
         self.delay = delay
         self.cut_after = cut_after
 

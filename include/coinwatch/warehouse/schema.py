@@ -201,11 +201,11 @@ s3_objects = Table(
     "s3_objects",
     metadata,
     Column("bucket", Text, comment="S3 bucket"),
-    Column("key", Text, comment="with the prefix"),
+    Column("key", Text, comment="of a raw or processed partition, with the prefix"),
     Column("sha256", Text, nullable=False, comment="of the content that was uploaded last"),
     Column("uploaded_at", UtcTime, nullable=False, comment="when that was"),
     PrimaryKeyConstraint("bucket", "key"),
-    comment="What S3 has: the ledger that lets the next run heal an outage",
+    comment="SHA-256 of each partition that S3 has: what differs is uploaded by the next run",
 )
 
 gaps = Table(

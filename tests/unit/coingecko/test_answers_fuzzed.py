@@ -221,7 +221,7 @@ class Anything(SandboxServer):
     def respond(self, request):
         # Some proxies repeat what they were sent.
         echoed = request.headers["x-cg-demo-api-key"].encode() if self.echo else b""
-        return replace(self.response, body=echoed + self.response.body)
+        return Response(self.response.status_code, echoed + self.response.get_data())
 
 
 def test_only_valid_rows_reach_archive_and_raw_log_and_the_key_reaches_nothing(make_world, clock, caplog):
