@@ -51,9 +51,11 @@ def review_quarantine():
         """Do the action in the run's params."""
         from coinwatch.quarantine import held
 
-        context = get_current_context()
-        released = held.review_quarantine(App(), context["params"], context["run_id"])
-        publish_added(released, RAW_ASSETS, context)
+        publish_added(
+            held.review_quarantine(App(), get_current_context()["params"], get_current_context()["run_id"]),
+            RAW_ASSETS,
+            get_current_context(),
+        )
 
     decide()
 

@@ -30,8 +30,7 @@ def test_a_wrong_setting_ends_with_status_2_and_without_a_traceback(capsys, monk
     monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "1000")
     assert main(["run"]) == 2
     assert capsys.readouterr().err == (
-        "coinwatch: COINWATCH_HISTORY_DAYS='1000': 2 to 365 days are allowed: CoinGecko gives hourly prices only for "
-        "these\n"
+        "coinwatch: COINWATCH_HISTORY_DAYS='1000': Input should be less than or equal to 365\n"
     )
 
 
