@@ -98,12 +98,12 @@ def test_running_it_again_changes_nothing(world):
 
 def test_it_is_the_same_whether_history_comes_before_the_live_price_or_after_it(make_world, noon):
     after = make_world("after", s3_prefix="after")
-    fetch, append, find, history, append_history = after.ingest_steps(noon)
-    for step in (fetch, append, *after.process_steps(), find, history, append_history, *after.process_steps()):
+    fetch, append, *heal = after.ingest_steps(noon)
+    for step in (fetch, append, *after.process_steps(), *heal, *after.process_steps()):
         step()
     before = after.beside("before")
-    fetch, append, find, history, append_history = before.ingest_steps(noon)
-    for step in (find, history, append_history, *before.process_steps(), fetch, append, *before.process_steps()):
+    fetch, append, *heal = before.ingest_steps(noon)
+    for step in (*heal, *before.process_steps(), fetch, append, *before.process_steps()):
         step()
     assert before.files()["bitcoin_processed.csv"] == after.files()["bitcoin_processed.csv"]
     assert before.rows("alerts", "id", "message") == after.rows("alerts", "id", "message")
@@ -160,7 +160,8 @@ def test_a_raw_log_that_was_replaced_is_read_again_and_doubles_nothing(world, ca
     process(world)
     assert "was changed before byte" in caplog.text
     tables = world.tables()
-    for table in ("log_positions", "pipeline_issues"):
+    # All hours are checked for gaps again.
+    for table in ("log_positions", "pipeline_issues", "checked_hours"):
         del tables[table], before[0][table]
     assert (tables, world.objects()) == before
 

@@ -60,9 +60,9 @@ def test_every_task_has_a_sentence_and_the_common_defaults(dag):
         assert task.retries == DEFAULT_ARGS["retries"]
         assert task.retry_policy is DEFAULT_ARGS["retry_policy"]
         assert task.execution_timeout == DEFAULT_ARGS["execution_timeout"]
-        for callback in ("on_failure_callback", "on_success_callback"):
-            given = getattr(task, callback) if hasattr(task, callback) else task.partial_kwargs[callback]
-            assert given in (DEFAULT_ARGS[callback], [DEFAULT_ARGS[callback]])
+        name = "on_failure_callback"
+        given = getattr(task, name) if hasattr(task, name) else task.partial_kwargs[name]
+        assert given in (DEFAULT_ARGS[name], [DEFAULT_ARGS[name]])
 
 
 def test_every_asset_that_is_consumed_is_produced(dag_bag, consumed):

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, at whatever level is logged: no key and no token is told, written or stored."""
+"""Whatever fails, at whatever log level: no key and no token is logged, sent, written or stored."""
 
 import json
 import logging
@@ -8,15 +8,24 @@ from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
+from world import App
 
-from coinwatch import connections
+import coinwatch.app
+from coinwatch.alerts.incidents import detect_anomalies
 from coinwatch.errors import CoinwatchError
-from coinwatch.health.checks import Watch
-from coinwatch.health.task_failures import Failures, TaskRun
+from coinwatch.health.checks import check_feed, deliver_waiting
+from coinwatch.health.heartbeat import write_heartbeat
+from coinwatch.health.task_failures import report_failure
+from coinwatch.ingest.gaps import find_gaps
+from coinwatch.ingest.history import fetch_history, plan_history
+from coinwatch.ingest.poll import append_raw_log, fetch_prices
 from coinwatch.sandbox.faults import KINDS, Fault
 from coinwatch.sandbox.http import Response, SandboxServer
+from coinwatch.slack.deliver import send_slack_alerts
 from coinwatch.slack.webhook import open_webhook
+from coinwatch.statistics.compute import compute_rolling_statistics
 from coinwatch.times import format_time
+from coinwatch.warehouse.load import load_raw_prices
 
 SECRETS = {
     "API key": "CG-s3cr3tKEY",
@@ -41,7 +50,7 @@ SLACK_ANSWERS = [
 
 
 class Gone(SandboxServer):
-    """Hangs up without a word."""
+    """Hangs up."""
 
     def respond(self, _):
         return Response(200, b"", cut_after=-1)
@@ -64,10 +73,7 @@ def faulty(world, monkeypatch):
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
     monkeypatch.setenv("COINWATCH_DATA_DIR", str(world.settings.data_dir))
     monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "3")
-    monkeypatch.setattr(connections, "utc_now", world.clock)
-    monkeypatch.setattr(connections, "time", SimpleNamespace(sleep=lambda _: None))
-    open_slack = connections.open_slack
-    monkeypatch.setattr(connections, "open_slack", lambda: replace(open_slack(), sleep=lambda _: None))
+    monkeypatch.setattr(coinwatch.app, "time", SimpleNamespace(sleep=lambda _: None))
     return world
 
 
@@ -76,48 +82,40 @@ def _slack(url, token):
 
 
 def run(world, heartbeat):
-    """An hour of all Dags, each step on its own; what fails is told as Airflow would log it, and called back about."""
-    now = world.clock.now
-    handed = {"names": [], "windows": []}
-    slack = connections.open_slack()
+    """Run an hour of all Dags, step by step; a failure is logged as Airflow logs it, and its callback runs."""
     settings = world.settings.model_copy(update={"heartbeat_url": SecretStr(heartbeat)})
-    process = world.process()
-    watch = Watch(settings, process.warehouse, process.rules, world.clock)
-    failures = Failures(
-        world.settings.data_dir / "failed_tasks",
-        world.clock,
-        connections.open_delivery,
-        connections.open_slack,
-        simulated=False,
-    )
+    names, chunks, now = [], [], world.clock.now
 
-    ingest = connections.open_ingest
+    def app():
+        made = App(settings, world.clock)
+        made.__dict__["slack"] = replace(made.slack, sleep=lambda _: None)
+        return made
+
     steps = {
-        "fetch_prices": lambda: handed.update(names=ingest().fetch_prices(now)),
-        "append_raw_log": lambda: ingest().append_rows(handed["names"]),
-        "find_gaps": lambda: handed.update(windows=ingest().history.find_gaps(now)),
-        "fetch_history": lambda: [ingest().history.fetch_history(now, window) for window in handed["windows"]],
-        "load_raw_prices": process.load_raw_prices,
-        "compute_rolling_statistics": process.compute_rolling_statistics,
-        "detect_anomalies": lambda: process.detect_anomalies("run"),
-        "send_slack_alerts": lambda: process.send_slack_alerts(slack, "http://airflow", simulated=True),
-        "check_feed": watch.check_feed,
-        "deliver_waiting": lambda: watch.deliver_waiting(slack, "http://airflow", simulated=True),
-        "write_heartbeat": watch.write_heartbeat,
+        "fetch_prices": lambda: names.extend(fetch_prices(app(), now)),
+        "append_raw_log": lambda: append_raw_log(app(), names),
+        "find_gaps": lambda: find_gaps(app(), now),
+        "plan_history": lambda: chunks.extend(plan_history(app(), now, {})),
+        "fetch_history": lambda: [fetch_history(app(), now, windows) for windows in chunks],
+        "load_raw_prices": lambda: load_raw_prices(app()),
+        "compute_rolling_statistics": lambda: compute_rolling_statistics(app()),
+        "detect_anomalies": lambda: detect_anomalies(app(), "run"),
+        "send_slack_alerts": lambda: send_slack_alerts(app()),
+        "check_feed": lambda: check_feed(app()),
+        "deliver_waiting": lambda: deliver_waiting(app()),
+        "write_heartbeat": lambda: write_heartbeat(app()),
     }
     for task_id, step in steps.items():
-        task = TaskRun("a_dag", task_id, "", None)
         try:
             step()
         except CoinwatchError as failure:
             logging.getLogger("airflow.task").exception("Task failed with exception")
-            failures.failed(task, failure)
-        else:
-            failures.recovered(task)
+            task = SimpleNamespace(dag_id="a_dag", task_id=task_id, run_id="run", log_url=None)
+            report_failure(app(), {"ti": task, "exception": failure})
 
 
-def told(world, caplog, capfd):
-    """Everything that anybody could read afterwards, by where it is."""
+def readable(world, caplog, capfd):
+    """Return everything that can be read afterwards, by its place."""
     records = caplog.get_records("call")
     formatter = logging.Formatter()
     yield "log", "\n".join(f"{formatter.format(record)} {vars(record)}" for record in records)
@@ -130,36 +128,36 @@ def told(world, caplog, capfd):
             yield str(path), path.read_bytes().decode(errors="replace")
 
 
-def check_nothing_is_told(world, caplog, capfd):
-    places = dict(told(world, caplog, capfd))
+def check_no_secret(world, caplog, capfd):
+    places = dict(readable(world, caplog, capfd))
     assert len(places["log"]) > 1000
     found = [(place, name) for place, text in places.items() for name, secret in SECRETS.items() if secret in text]
     assert found == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_fault_of_coingecko_makes_anything_tell_a_secret(faulty, caplog, capfd, unused_port, kind):
+def test_no_fault_of_coingecko_reveals_a_secret(faulty, caplog, capfd, unused_port, kind):
     caplog.set_level(logging.DEBUG)
     for path in ("", "market_chart"):
         faulty.coingecko.faults.append(Fault(kind, path=path, seconds=0.1, retry_after=7))
         run(faulty, f"http://127.0.0.1:{unused_port}/p1ngS3cr3t")
         faulty.clock.now += timedelta(hours=1)
-    check_nothing_is_told(faulty, caplog, capfd)
+    check_no_secret(faulty, caplog, capfd)
 
 
 @pytest.mark.parametrize(("status", "body", "headers"), SLACK_ANSWERS)
-def test_no_answer_of_slack_makes_anything_tell_a_secret(faulty, caplog, capfd, unused_port, status, body, headers):
+def test_no_answer_of_slack_reveals_a_secret(faulty, caplog, capfd, unused_port, status, body, headers):
     caplog.set_level(logging.DEBUG)
     for _ in range(4):
         faulty.slack.answer_next(status, body, **headers)
     for _ in range(2):
         run(faulty, f"http://127.0.0.1:{unused_port}/p1ngS3cr3t")
         faulty.clock.now += timedelta(hours=1)
-    check_nothing_is_told(faulty, caplog, capfd)
+    check_no_secret(faulty, caplog, capfd)
 
 
 @pytest.mark.parametrize("host", ["nobody", "hangs up", "no URL"])
-def test_no_place_that_is_not_slack_makes_anything_tell_a_secret(faulty, caplog, capfd, unused_port, monkeypatch, host):
+def test_no_place_that_is_not_slack_reveals_a_secret(faulty, caplog, capfd, unused_port, monkeypatch, host):
     caplog.set_level(logging.DEBUG)
     with Gone() as gone:
         url = {"nobody": f"http://127.0.0.1:{unused_port}", "hangs up": gone.origin, "no URL": "http://127.0.0.1/ü"}[
@@ -170,14 +168,14 @@ def test_no_place_that_is_not_slack_makes_anything_tell_a_secret(faulty, caplog,
         )
         assert SECRETS["token of the alerts' webhook"] in open_webhook().url
         run(faulty, f"{gone.origin}/p1ngS3cr3t")
-    check_nothing_is_told(faulty, caplog, capfd)
+    check_no_secret(faulty, caplog, capfd)
 
 
-def test_the_search_finds_what_is_told(faulty, caplog, capfd):
+def test_the_search_finds_secrets(faulty, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     run(faulty, "")
     logging.getLogger("x").debug("as of %s: %s", format_time(faulty.clock.now), SECRETS["API key"])
     (faulty.settings.data_dir / "note").write_text(SECRETS["heartbeat URL"])
-    places = dict(told(faulty, caplog, capfd))
+    places = dict(readable(faulty, caplog, capfd))
     assert SECRETS["API key"] in places["log"]
     assert SECRETS["heartbeat URL"] in places[str(faulty.settings.data_dir / "note")]
