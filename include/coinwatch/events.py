@@ -19,7 +19,7 @@ def publish(asset: Asset, added: Mapping[str, Sequence[str]]) -> None:
 
 
 def publish_through(alias: AssetAlias, asset: Asset | Callable[[], Asset], extra: Extra) -> Extra:
-    """Add an event with an extra to an asset through a task's outlet, unless the extra counts nothing; return the extra."""
+    """Add an event to an asset through a task's outlet, unless its extra counts nothing; return the extra."""
     if any(extra.values()):
         event_of = asset if isinstance(asset, Asset) else asset()
         get_current_context()["outlet_events"][alias].add(event_of, extra=dict(extra))

@@ -145,9 +145,8 @@ def _read_quote(body: Mapping[str, Any], coin: str, currency: str) -> _Quote | R
         return _unexpected(coin, reason, seconds.text)
     if quote.price is None:
         return Reject(coin, "no_price", f"no {currency} price now")
-    if not quote.price.is_price:
-        return Reject(coin, "bad_value", f"{quote.price.text} cannot be a price", quote.price.text)
-    return quote
+    price = quote.price
+    return quote if price.is_price else Reject(coin, "bad_value", f"{price.text} cannot be a price", price.text)
 
 
 def _unexpected(coin: str, reason: str, value: str) -> Reject:

@@ -148,12 +148,12 @@ def _by_status(answer: Answer, code: int | None, message: str) -> CoinGeckoError
         )
     if status in (408, 425) or status >= 500:
         return Unavailable(f"{what}. Retry later", answer=answer, retry_after=retry_after(answer))
-    if status == 401:
-        return KeyRejected(f"{what}. Check the key in the connection coingecko_default", answer=answer)
     host = "the host in the connection coingecko_default"
-    if status == 404:
-        return UnknownCoin(f"{what}. Check the ids in COINWATCH_COINS and {host}", answer=answer)
-    return BadRequest(f"{what}. Check COINWATCH_CURRENCY, COINWATCH_COINS and {host}", answer=answer)
+    kind, check = {
+        401: (KeyRejected, "the key in the connection coingecko_default"),
+        404: (UnknownCoin, f"the ids in COINWATCH_COINS and {host}"),
+    }.get(status, (BadRequest, f"COINWATCH_CURRENCY, COINWATCH_COINS and {host}"))
+    return kind(f"{what}. Check {check}", answer=answer)
 
 
 def retry_after(answer: Answer) -> float | None:

@@ -27,7 +27,7 @@ def read_loaded(app: "App", coins: Collection[str], first: datetime, last: datet
     """
     loaded: dict[str, LoadedRows] = {}
     with optional_warehouse("the raw logs are read as a whole"), app.warehouse.begin() as connection:
-        loaded = _select_loaded(connection, app.settings.currency, coins, first, last)
+        loaded |= _select_loaded(connection, app.settings.currency, coins, first, last)
     return loaded
 
 

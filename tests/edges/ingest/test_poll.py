@@ -320,10 +320,7 @@ def test_two_runs_at_the_same_moment_lose_and_double_no_row(world, noon):
     assert len(names) == len(set(names))
 
 
-KILLED_AT = (40, 150, 300, 450, 600, 750)
-
-
-@pytest.mark.parametrize("number", KILLED_AT)
+@pytest.mark.parametrize("number", [40, 150, 300, 450, 600])
 def test_a_poll_that_was_killed_and_run_again_ends_as_if_nothing_had_happened(make_world, noon, kill_at_line, number):
     world = make_world("reference", s3_prefix="reference")
     live(world, noon)
@@ -333,7 +330,7 @@ def test_a_poll_that_was_killed_and_run_again_ends_as_if_nothing_had_happened(ma
     assert other.files() == world.files()
 
 
-@pytest.mark.parametrize("number", [200, 1000, 2000, 3000])
+@pytest.mark.parametrize("number", [200, 800, 1400, 2000])
 def test_a_heal_that_was_killed_and_run_again_ends_as_if_nothing_had_happened(make_world, noon, kill_at_line, number):
     world = make_world("reference", s3_prefix="reference", history_days=2)
     history(world, noon)
