@@ -14,26 +14,12 @@ LISTED_MAX = 24
 
 
 def publish(asset: Asset, added: Mapping[str, Sequence[str]]) -> None:
-    """Describe in the event of an outlet the rows that the running task added.
-
-    Args:
-        asset: The task's outlet.
-        added: Timestamps of the rows by coin.
-    """
+    """Describe the rows that the running task added, by coin and timestamp, in its event on an asset."""
     get_current_context()["outlet_events"][asset].extra = describe(added)
 
 
 def publish_through(alias: AssetAlias, asset: Asset | Callable[[], Asset], extra: Extra) -> Extra:
-    """Add an event to an asset; none if its extra has no coins, rows or hours.
-
-    Args:
-        alias: The task's outlet.
-        asset: Gets the event.
-        extra: The event's extra.
-
-    Returns:
-        The extra.
-    """
+    """Add an event to an asset through a task's outlet, unless its extra counts nothing; return the extra."""
     if any(extra.values()):
         event_of = asset if isinstance(asset, Asset) else asset()
         get_current_context()["outlet_events"][alias].add(event_of, extra=dict(extra))

@@ -68,35 +68,23 @@ def create_file(path: Path, content: bytes) -> None:
 
 
 def cut_torn_line(path: Path) -> bytes:
-    """Cut a last line without its end, as power loss in the middle of an append leaves it.
+    """Cut a last line without its end, as power loss in the middle of an append leaves it, and return what was cut.
 
     The caller holds the file's lock.
-
-    Returns:
-        What was cut; empty if the file ends in a whole line, is empty or does not exist.
     """
     if not path.exists():
         return b""
     with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        start = _end_of_last_line(file.fileno(), end)
-        if start == end:
-            return b""
-        torn = os.pread(file.fileno(), end - start, start)
-        file.truncate(start)
-        os.fsync(file.fileno())
+        start = file.seek(0, os.SEEK_END)
+        torn = b""
+        while start > 0 and b"\n" not in torn:
+            before, start = start, max(0, start - 4096)
+            torn = os.pread(file.fileno(), before - start, start) + torn
+        torn = torn[torn.rfind(b"\n") + 1 :]
+        if torn:
+            file.truncate(file.seek(0, os.SEEK_END) - len(torn))
+            os.fsync(file.fileno())
         return torn
-
-
-def _end_of_last_line(descriptor: int, end: int, block: int = 4096) -> int:
-    r"""Return where the last whole line ends: after its ``\n``, or 0."""
-    while end > 0:
-        start = max(0, end - block)
-        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        end = start
-    return 0
 
 
 def append_lines(path: Path, lines: bytes) -> None:

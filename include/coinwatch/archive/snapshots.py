@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -83,8 +82,8 @@ class Archive:
         """Write a snapshot, unless one of this name exists: the first one stays.
 
         Args:
-            name: By ``snapshot_name``.
-            answer: What the API answered.
+            name: From ``snapshot_name``.
+            answer: The body, and what the manifest says about it.
             rows: Read from it; none from an answer that is an error.
 
         Returns:
@@ -96,24 +95,17 @@ class Archive:
             if self._complete(name):
                 log.warning("snapshot %s exists and stays unchanged; a second answer for it is dropped", name)
                 return False
-            content = {"answer": asdict(answer) | {"body": base64.b64encode(answer.body).decode()}}
-            content["rows"] = {"csv": format_raw_prices(rows)}
+            body = base64.b64encode(answer.body).decode()
+            content = {"answer": asdict(answer) | {"body": body}, "rows": {"csv": format_raw_prices(rows)}}
             replace_file(self._pending / name, json.dumps(content).encode())
             self._publish(name, content)
             (self._pending / name).unlink()
             return True
 
     def save_refused(self, as_of: datetime, suffix: str, answer: Answer) -> str:
-        """Archive an answer without any price under the next free number of its run.
-
-        Returns:
-            Its name.
-        """
-        for number in itertools.count(1):
-            name = snapshot_name(as_of, f"{suffix}-{number}")
-            if not self.has(name) and self.save(name, answer, []):
-                return name
-        raise AssertionError("unreachable: the numbers are infinite")
+        """Archive an answer without any price under the next free number of its run; return its name."""
+        names = (snapshot_name(as_of, f"{suffix}-{number}") for number in itertools.count(1))
+        return next(name for name in names if not self.has(name) and self.save(name, answer, []))
 
     def rows(self, name: str) -> list[RawPrice]:
         """Return the rows of a snapshot.
@@ -147,31 +139,24 @@ class Archive:
                 create_file(path, part)
             if path.read_bytes() != part:
                 raise ArchiveError(f"{path} has other content: snapshots are never replaced. Move it away")
+        torn = cut_torn_line(self.manifest)
+        if torn:
+            log.warning("%s: cut a torn last line of %d bytes after a crash", self.manifest, len(torn))
         # Only a crash right after the line was written can bring a snapshot here twice.
         if recovering and self._is_in_manifest(name):
             return
-        self._append_to_manifest(
-            {
-                "name": name,
-                **content["answer"],
-                "body_sha256": hashlib.sha256(body).hexdigest(),
-                "rows_sha256": hashlib.sha256(rows).hexdigest(),
-            }
-        )
-
-    def _append_to_manifest(self, entry: dict[str, Any]) -> None:
-        torn = cut_torn_line(self.manifest)
-        if torn:
-            log.warning(
-                "%s ended in a torn line; %d bytes were cut, the line is written again", self.manifest, len(torn)
-            )
-        entry["previous_sha256"] = self._last_line_hash()
+        entry = {
+            "name": name,
+            **content["answer"],
+            "body_sha256": hashlib.sha256(body).hexdigest(),
+            "rows_sha256": hashlib.sha256(rows).hexdigest(),
+            "previous_sha256": self._last_line_hash(),
+        }
         append_lines(self.manifest, json.dumps(entry).encode() + b"\n")
 
     def _is_in_manifest(self, name: str) -> bool:
         if not self.manifest.exists():
             return False
-        cut_torn_line(self.manifest)
         with self.manifest.open("rb") as lines:
             return any(json.loads(line)["name"] == name for line in lines if name.encode() in line)
 
@@ -180,5 +165,5 @@ class Archive:
             return FIRST_PREVIOUS
         with self.manifest.open("rb") as lines:
             # Headers that matter are few and bounded by the client, so a line is far shorter than this.
-            lines.seek(max(0, self.manifest.stat().st_size - 65536), os.SEEK_SET)
+            lines.seek(max(0, self.manifest.stat().st_size - 65536))
             return hashlib.sha256(lines.read().splitlines(keepends=True)[-1]).hexdigest()

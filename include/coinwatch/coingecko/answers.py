@@ -16,24 +16,16 @@ from coinwatch.record import RawPrice
 from coinwatch.times import format_time, from_milliseconds, from_seconds, nearest_hour
 
 NUMBER_LENGTH_MAX = 100
-"""Characters of a number: five times as many as the longest seen; longer ones would not fit into tables and files."""
+"""Characters of a number: five times as many as the longest seen. A longer one is refused as invalid JSON."""
 
 
 class Number(Decimal):
-    """A JSON number that keeps the digits it was written with.
-
-    Attributes:
-        text: As it stood in the body.
-    """
+    """A JSON number that keeps the digits it was written with."""
 
     text: str
 
     def __new__(cls, text: str) -> Self:
-        """Read the literal.
-
-        Raises:
-            ValueError: It has more digits than any price or time.
-        """
+        """Read the literal; a ``ValueError`` if it has more digits than any price or time."""
         if len(text) > NUMBER_LENGTH_MAX:
             raise ValueError(f"a number of {len(text)} characters")
         try:
@@ -78,8 +70,8 @@ class Reject:
     Attributes:
         coin: CoinGecko id.
         kind: The id is unknown, the price is null, the value cannot be a price, or the shape is unexpected.
-        reason: What is wrong, for operators.
-        value: What stood in the price's place; empty for an unknown id or a null price.
+        reason: For operators.
+        value: In place of a price; empty for an unknown id or a null price.
     """
 
     coin: str
@@ -106,8 +98,22 @@ def read_quotes(
         quote = _read_quote(body, coin, currency)
         if isinstance(quote, Reject):
             rejects.append(quote)
-        else:
-            rows.append(_live_row(answer, quote, coin, currency, as_of, snapshot))
+            continue
+        seconds = quote.last_updated_at
+        row = RawPrice(
+            timestamp=format_time(as_of),
+            coin=coin,
+            currency=currency,
+            price=_text(quote.price),
+            market_cap=_text(quote.market_cap),
+            volume_24h=_text(quote.volume_24h),
+            change_24h_pct=_text(quote.change_24h_pct),
+            last_updated_at="" if seconds is None else format_time(from_seconds(int(seconds))),
+            fetched_at=answer.fetched_at,
+            source="live",
+            snapshot=snapshot,
+        )
+        rows.append(row)
     unexpected = [reject.reason for reject in rejects if reject.kind == "unexpected"]
     if not rows and unexpected:
         _raise_unexpected(answer, "; ".join(unexpected[:5]))
@@ -117,19 +123,9 @@ def read_quotes(
 def _read_quote(body: Mapping[str, Any], coin: str, currency: str) -> _Quote | Reject:
     if coin not in body:
         return Reject(coin, "unknown_id", "unknown id: correct or remove it in COINWATCH_COINS")
-    quote = _read_fields(body[coin], coin, currency)
-    if isinstance(quote, Reject):
-        return quote
-    if quote.price is None:
-        return Reject(coin, "no_price", f"no {currency} price now")
-    if not quote.price.is_price:
-        return Reject(coin, "bad_value", f"{quote.price.text} cannot be a price", quote.price.text)
-    return quote
-
-
-def _read_fields(fields: Any, coin: str, currency: str) -> _Quote | Reject:
+    fields = body[coin]
     if not isinstance(fields, dict):
-        return Reject(coin, "unexpected", f"{coin} is {type(fields).__name__} instead of an object", _shorten(fields))
+        return _unexpected(coin, f"{coin} is {type(fields).__name__} instead of an object", repr(fields))
     names = {
         "price": currency,
         "market_cap": f"{currency}_market_cap",
@@ -141,30 +137,20 @@ def _read_fields(fields: Any, coin: str, currency: str) -> _Quote | Reject:
         quote = _Quote(**{field: fields.get(name) for field, name in names.items()})
     except ValidationError as error:
         name = names[str(error.errors()[0]["loc"][0])]
-        value = _shorten(fields[name])
-        return Reject(coin, "unexpected", f"{coin}.{name} is {value}, not a number", value)
+        value = repr(fields[name])
+        return _unexpected(coin, f"{coin}.{name} is {value[:EXCERPT]}, not a number", value)
     seconds = quote.last_updated_at
     if seconds is not None and not seconds.is_whole(below=2**33):
         reason = f"{coin}.last_updated_at is {seconds.text}, not a UNIX time in seconds"
-        return Reject(coin, "unexpected", reason, seconds.text)
-    return quote
+        return _unexpected(coin, reason, seconds.text)
+    if quote.price is None:
+        return Reject(coin, "no_price", f"no {currency} price now")
+    price = quote.price
+    return quote if price.is_price else Reject(coin, "bad_value", f"{price.text} cannot be a price", price.text)
 
 
-def _live_row(answer: Answer, quote: _Quote, coin: str, currency: str, as_of: datetime, snapshot: str) -> RawPrice:
-    seconds = quote.last_updated_at
-    return RawPrice(
-        timestamp=format_time(as_of),
-        coin=coin,
-        currency=currency,
-        price=_text(quote.price),
-        market_cap=_text(quote.market_cap),
-        volume_24h=_text(quote.volume_24h),
-        change_24h_pct=_text(quote.change_24h_pct),
-        last_updated_at="" if seconds is None else format_time(from_seconds(int(seconds))),
-        fetched_at=answer.fetched_at,
-        source="live",
-        snapshot=snapshot,
-    )
+def _unexpected(coin: str, reason: str, value: str) -> Reject:
+    return Reject(coin, "unexpected", reason, value[:EXCERPT])
 
 
 def read_history(
@@ -178,7 +164,7 @@ def read_history(
         answer: What the API answered.
         coin: CoinGecko id.
         currency: Quote currency.
-        hours: The full hours to read.
+        hours: Full hours.
         snapshot: Name that the answer is archived under.
         ends_now: Whether the requested window reaches to now: then the last point is the price of now, not of an hour.
 
@@ -231,25 +217,17 @@ def _text(number: Number | None) -> str:
     return "" if number is None or not isfinite(float(number)) else number.text
 
 
-def _shorten(value: Any) -> str:
-    return repr(value)[:EXCERPT]
-
-
 def read_json(answer: Answer) -> dict[str, Any]:
     """Read a sound answer's JSON object, its numbers as ``Number``.
 
     Raises:
-        CoinGeckoError: It is not JSON, carries an error, or has another status than 200.
+        CoinGeckoError: It is not JSON, has an error in it, or another status than 200.
     """
     try:
         body = json.loads(answer.body, parse_float=Number, parse_int=Number, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise (
-            judge(answer, None)
-            or Unavailable(
-                f"{answer.request}: incomplete or invalid JSON {excerpt(answer)}. Retry later", answer=answer
-            )
-        ) from None
+        message = f"{answer.request}: incomplete or invalid JSON {excerpt(answer)}. Retry later"
+        raise judge(answer, None) or Unavailable(message, answer=answer) from None
     error = judge(answer, body)
     if error is not None:
         raise error
@@ -263,6 +241,5 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _raise_unexpected(answer: Answer, what: str) -> NoReturn:
-    raise UnexpectedAnswer(
-        f"{answer.request}: unexpected answer: {what}. The body starts: {excerpt(answer)}", answer=answer
-    )
+    message = f"{answer.request}: unexpected answer: {what}. The body starts: {excerpt(answer)}"
+    raise UnexpectedAnswer(message, answer=answer)

@@ -54,13 +54,7 @@ HISTORY_DAYS: Mapping[Plan, int] = {"keyless": 365, "demo": 365}
 
 
 class CoinGeckoClient:
-    """Sends requests to CoinGecko and returns its answers.
-
-    Attributes:
-        base_url: For example ``https://api.coingecko.com/api/v3``.
-        meter: Paces and counts the requests.
-        plan: keyless, demo or pro.
-    """
+    """Sends requests, paced by the meter; ``base_url`` is for example ``https://api.coingecko.com/api/v3``."""
 
     def __init__(
         self,
@@ -84,45 +78,35 @@ class CoinGeckoClient:
             self._session.headers[KEY_HEADERS[plan]] = api_key
 
     def simple_price(self, coins: Sequence[str], currency: str) -> Answer:
-        """Request the current prices of up to 250 coins from ``/simple/price``, with every digit.
-
-        Raises:
-            RateLimited: An earlier Retry-After has not passed; no request was sent.
-            Unavailable: No answer came.
-        """
-        return self._get(
-            "prices",
-            "/simple/price",
-            {
-                "ids": ",".join(coins),
-                "vs_currencies": currency,
-                "include_market_cap": "true",
-                "include_24hr_vol": "true",
-                "include_24hr_change": "true",
-                "include_last_updated_at": "true",
-                "precision": "full",
-            },
-        )
+        """Request the current prices of up to 250 coins from ``/simple/price``, with every digit."""
+        params = {
+            "ids": ",".join(coins),
+            "vs_currencies": currency,
+            "include_market_cap": "true",
+            "include_24hr_vol": "true",
+            "include_24hr_change": "true",
+            "include_last_updated_at": "true",
+            "precision": "full",
+        }
+        return self._get("prices", "/simple/price", params)
 
     def market_chart_range(self, coin: str, currency: str, start: datetime, end: datetime) -> Answer:
-        """Request a window of ``/coins/{id}/market_chart/range``; of 2 to 90 days, its points are an hour apart.
+        """Request a window of ``/coins/{id}/market_chart/range``; of 2 to 90 days, its points are an hour apart."""
+        params = {
+            "vs_currency": currency,
+            "from": str(int(start.timestamp())),
+            "to": str(int(end.timestamp())),
+            "precision": "full",
+        }
+        return self._get("history", f"/coins/{coin}/market_chart/range", params)
+
+    def _get(self, endpoint: str, path: str, params: Mapping[str, str]) -> Answer:
+        """Send a request.
 
         Raises:
             RateLimited: An earlier Retry-After has not passed; no request was sent.
             Unavailable: No answer came.
         """
-        return self._get(
-            "history",
-            f"/coins/{coin}/market_chart/range",
-            {
-                "vs_currency": currency,
-                "from": str(int(start.timestamp())),
-                "to": str(int(end.timestamp())),
-                "precision": "full",
-            },
-        )
-
-    def _get(self, endpoint: str, path: str, params: Mapping[str, str]) -> Answer:
         self.meter.wait_turn(endpoint)
         request = f"GET {self.base_url}{path}?{urlencode(params, safe=',')}"
         try:

@@ -1,6 +1,7 @@
-"""CoinGecko's errors: their classes, and which one an answer stands for; pure, and never fooled by a status of 200.
+"""CoinGecko's errors: their classes, and which one an answer stands for. Pure.
 
-CoinGecko puts an error into any of seven places of a body. Its own code counts first, then the HTTP status.
+An error may have the HTTP status 200, and be in any of seven places of a body. CoinGecko's own code counts first, then
+the status.
 """
 
 from collections.abc import Mapping
@@ -82,12 +83,7 @@ class BadRequest(CoinGeckoError):
 
 
 def judge(answer: Answer, body: Any) -> CoinGeckoError | None:
-    """Return the error that an answer stands for; None if it is sound.
-
-    Args:
-        answer: What the API answered.
-        body: Its JSON with numbers as ``Decimal``; None if it is not JSON.
-    """
+    """Return the error that an answer stands for, if any; ``body`` is its JSON with numbers as ``Decimal``."""
     code, message = _find_error(body)
     error = _by_code(answer, code, message) or _by_status(answer, code, message)
     if error is None and (code is not None or message):
@@ -152,12 +148,11 @@ def _by_status(answer: Answer, code: int | None, message: str) -> CoinGeckoError
         )
     if status in (408, 425) or status >= 500:
         return Unavailable(f"{what}. Retry later", answer=answer, retry_after=retry_after(answer))
-    kind = {401: KeyRejected, 404: UnknownCoin}.get(status, BadRequest)
-    checks = {
-        401: "the key in the connection coingecko_default",
-        404: "the ids in COINWATCH_COINS and the host in the connection coingecko_default",
-    }
-    check = checks.get(status, "COINWATCH_CURRENCY, COINWATCH_COINS and the host in the connection coingecko_default")
+    host = "the host in the connection coingecko_default"
+    kind, check = {
+        401: (KeyRejected, "the key in the connection coingecko_default"),
+        404: (UnknownCoin, f"the ids in COINWATCH_COINS and {host}"),
+    }.get(status, (BadRequest, f"COINWATCH_CURRENCY, COINWATCH_COINS and {host}"))
     return kind(f"{what}. Check {check}", answer=answer)
 
 

@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import OperationalError
 
 from coinwatch.coingecko.errors import RETRY_AFTER_MAX, RateLimited
 from coinwatch.times import HOUR
 from coinwatch.warehouse import schema
-from coinwatch.warehouse.engine import increment, lock_table, upsert
+from coinwatch.warehouse.engine import increment, lock_table, optional_warehouse, upsert
 
 if TYPE_CHECKING:
     from coinwatch.app import App
@@ -25,9 +24,6 @@ NAME = "coingecko"
 
 COINS_PER_REQUEST = 250
 """As many as CoinGecko's lists have in one page."""
-
-PRICES, HISTORY = "prices", "history"
-"""Endpoints, as requests are counted by them."""
 
 WAIT_MAX = timedelta(minutes=5)
 """A next request further away than this was set by a wrong clock."""
@@ -48,7 +44,7 @@ class RequestMeter:
 
     Attributes:
         interval: Least time between two requests.
-        monthly_limit: Requests that the plan allows in a month; None if that is not known.
+        monthly_limit: Requests that the plan allows in a month; None if unknown.
     """
 
     def __init__(
@@ -72,17 +68,11 @@ class RequestMeter:
         Raises:
             RateLimited: An earlier answer had Retry-After, and that time has not passed; nothing is counted.
         """
-        try:
-            with self._open_warehouse().begin() as connection:
-                wait = self._reserve(connection, endpoint)
-        except OperationalError as error:
-            # A price that is not fetched now is lost; a request that is not counted is not.
-            log.error(
-                "warehouse unavailable (%s): this request is neither counted nor paced. Check the connection "
-                "warehouse_default",
-                error.orig,
-            )
-            return
+        wait = 0.0
+        # A price that is not fetched now is lost; a request that is not counted is not.
+        consequence = f"{endpoint}: the request is neither counted nor paced"
+        with optional_warehouse(consequence), self._open_warehouse().begin() as connection:
+            wait = self._reserve(connection, endpoint)
         if wait > 0:
             log.info("%s: next request in %.1f s", endpoint, wait)
             self._sleep(wait)
@@ -107,11 +97,8 @@ class RequestMeter:
     def back_off(self, seconds: float) -> None:
         """Let no worker send a request for some time: CoinGecko counts and refuses every earlier one."""
         until = self._clock() + min(timedelta(seconds=seconds), BACKOFF_MAX)
-        try:
-            with self._open_warehouse().begin() as connection:
-                upsert(connection, schema.rate_limits, [{"name": NAME, "next_at": until, "retry_at": until}])
-        except OperationalError as error:
-            log.error("warehouse unavailable (%s): other workers do not back off", error.orig)
+        with optional_warehouse("other workers do not back off"), self._open_warehouse().begin() as connection:
+            upsert(connection, schema.rate_limits, [{"name": NAME, "next_at": until, "retry_at": until}])
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +159,12 @@ def forecast_month(
     Args:
         counts: Midnight → endpoint → requests, of this month and of the 7 days before today.
         now: The present.
-        per_hour: Requests that one poll needs.
+        per_hour: Requests of one poll.
         limit: Requests that the plan allows in a month.
     """
     start = month_start(now)
     end = month_start(start + 32 * DAY)
     used = sum(sum(endpoints.values()) for day, endpoints in counts.items() if day >= start)
-    recent = [endpoints.get(PRICES, 0) for day, endpoints in counts.items() if now - RECENT - DAY < day <= now - DAY]
+    recent = [endpoints.get("prices", 0) for day, endpoints in counts.items() if now - RECENT - DAY < day <= now - DAY]
     hourly = max(float(per_hour), sum(recent) / len(recent) / (DAY / HOUR) if recent else 0.0)
     return Budget(used, used + round(hourly * ((end - now) / HOUR)), limit)

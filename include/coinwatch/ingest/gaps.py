@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, or_, select, update
 
 from coinwatch.coingecko.client import HISTORY_DAYS
 from coinwatch.ingest.stored import stored_times
@@ -42,20 +42,34 @@ def find_gaps(app: "App", as_of: datetime) -> dict[str, int]:
     Returns:
         How many ``coins`` and ``hours`` are due for a request.
     """
+    currency, coins = app.settings.currency, app.settings.coins
     start, end = earliest_hour(app, as_of), ceil_hour(as_of)
+    table = schema.checked_hours
     with app.warehouse.begin() as connection:
-        checked = _read_checked(connection, app.settings.currency)
-    spans = {coin: _unchecked(checked.get(coin), start, end) for coin in app.settings.coins}
-    check_hours(app, spans, checked)
-    with app.warehouse.begin() as connection:
-        out_of_reach = (_g.state == "open", _g.currency == app.settings.currency, _g.last_hour < start)
+        # load_raw_prices deletes the row of a coin whose log has changed: not while it is read and written here.
+        lock_table(connection, table)
+        rows = connection.execute(select(table).where(table.c.currency == currency))
+        before = {row.coin: (row.since, row.until) for row in rows}
+        unchecked: dict[Span, list[str]] = defaultdict(list)
+        checked = []
+        for coin in coins:
+            since, until = before.get(coin, (start, start))
+            for span in ((start, since), (max(until, start), end)):
+                if span[0] < span[1]:
+                    unchecked[span].append(coin)
+            checked.append({"coin": coin, "currency": currency, "since": min(start, since), "until": max(until, end)})
+        check_hours(app, connection, unchecked)
+        upsert(connection, table, checked)
+        out_of_reach = (_g.state == "open", _g.currency == currency, _g.last_hour < start)
         reason = "COINWATCH_HISTORY_DAYS does not reach back to these hours any more"
         connection.execute(update(schema.gaps).where(*out_of_reach).values(state="no_data", reason=reason))
-        due = due_gaps(connection, app.settings.currency, app.settings.coins, app.clock(), (start, end))
-    hours = sum((row.last_hour - max(row.first_hour, start)) // HOUR + 1 for row in due)
-    coins = len({row.coin for row in due})
-    log.info("%d hours of %d coins are due for a request", hours, coins)
-    return {"coins": coins, "hours": hours}
+        due = due_gaps(connection, currency, coins, app.clock(), (start, end))
+    found = {
+        "coins": len({row.coin for row in due}),
+        "hours": sum((row.last_hour - max(row.first_hour, start)) // HOUR + 1 for row in due),
+    }
+    log.info("%(hours)d hours of %(coins)d coins are due for a request", found)
+    return found
 
 
 def earliest_hour(app: "App", as_of: datetime) -> datetime:
@@ -68,65 +82,19 @@ def earliest_hour(app: "App", as_of: datetime) -> datetime:
     return ceil_hour(max(as_of, app.clock() - LATE) - days)
 
 
-def check_hours(app: "App", spans: Mapping[str, Sequence[Span]], checked: Mapping[str, Span] | None = None) -> None:
-    """Store as gaps the hours of some spans that the raw logs do not have.
-
-    Args:
-        app: The app.
-        spans: What to check, by coin.
-        checked: What was checked before; where it has changed meanwhile, the coin is left to the next run. Without it
-            the spans are checked once more.
-    """
+def check_hours(app: "App", connection: Connection, spans: Mapping[Span, Collection[str]]) -> None:
+    """Store as gaps the hours of spans that the raw logs of their coins do not have."""
     currency, now = app.settings.currency, app.clock()
-    stored = _stored(app, spans)
-    with app.warehouse.begin() as connection:
-        lock_table(connection, schema.gaps)
-        before = _read_checked(connection, currency)
-        unfilled: dict[str, list[Row[Any]]] = defaultdict(list)
-        for row in connection.execute(select(schema.gaps).where(_g.currency == currency, _g.state != "filled")):
-            unfilled[row.coin].append(row)
-        gaps: list[dict[str, Any]] = []
-        seen: list[dict[str, Any]] = []
-        for coin, coin_spans in spans.items():
-            if checked is not None and before.get(coin) != checked.get(coin):
-                continue
-            for since, until in coin_spans:
-                noted = hours_of(unfilled[coin], since, until)
-                runs = missing_runs(stored[coin] | noted, since, until)
-                gaps += [_gap(coin, currency, run, unfilled[coin], now) for run in runs]
-            if checked is not None and coin_spans:
-                known = [*coin_spans, *([before[coin]] if coin in before else [])]
-                since, until = min(span[0] for span in known), max(span[1] for span in known)
-                seen.append({"coin": coin, "currency": currency, "since": since, "until": until})
-        upsert(connection, schema.gaps, gaps)
-        upsert(connection, schema.checked_hours, seen)
-
-
-def _stored(app: "App", spans: Mapping[str, Sequence[Span]]) -> dict[str, set[datetime]]:
-    """Return the stored times of each coin in its spans; coins with the same span are read together."""
-    by_span: dict[Span, list[str]] = defaultdict(list)
-    for coin, coin_spans in spans.items():
-        for span in coin_spans:
-            by_span[span].append(coin)
-    stored: dict[str, set[datetime]] = defaultdict(set)
-    for (since, until), coins in by_span.items():
-        for coin, times in stored_times(app, coins, since, until - HOUR).items():
-            stored[coin] |= times
-    return stored
-
-
-def _read_checked(connection: Connection, currency: str) -> dict[str, Span]:
-    table = schema.checked_hours
-    rows = connection.execute(select(table).where(table.c.currency == currency))
-    return {row.coin: (row.since, row.until) for row in rows}
-
-
-def _unchecked(checked: Span | None, start: datetime, end: datetime) -> list[Span]:
-    """Return the spans of hours from ``start`` to ``end`` that were not checked yet."""
-    if checked is None:
-        return [(start, end)] if start < end else []
-    since, until = checked
-    return [span for span in ((start, since), (max(until, start), end)) if span[0] < span[1]]
+    lock_table(connection, schema.gaps)
+    unfilled: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in connection.execute(select(schema.gaps).where(_g.currency == currency, _g.state != "filled")):
+        unfilled[row.coin].append(row)
+    found: list[dict[str, Any]] = []
+    for (since, until), coins in spans.items():
+        for coin, stored in stored_times(app, coins, since, until - HOUR, connection).items():
+            known = stored | hours_of(unfilled[coin], since, until)
+            found += [_gap(coin, currency, run, unfilled[coin], now) for run in missing_runs(known, since, until)]
+    upsert(connection, schema.gaps, found)
 
 
 def missing_runs(stored: Iterable[datetime], since: datetime, until: datetime) -> Iterator[Span]:
@@ -172,26 +140,20 @@ def due_gaps(
     connection: Connection, currency: str, coins: Collection[str], now: datetime, span: Span
 ) -> list[Row[Any]]:
     """Return the gaps of coins that reach into a span and whose backoff is over, by coin and hour."""
-    since, until = span
-    due = select(schema.gaps).where(
-        _g.currency == currency,
-        _g.state != "filled",
-        or_(_g.retry_at.is_(None), _g.retry_at <= now),
-        _g.last_hour >= since,
-        _g.first_hour < until,
-    )
-    rows = connection.execute(due.order_by(_g.coin, _g.first_hour))
-    wanted = set(coins)
-    return [row for row in rows if row.coin in wanted]
+    is_due = or_(_g.retry_at.is_(None), _g.retry_at <= now)
+    query = select(schema.gaps).where(*_unfilled(currency, coins, span), is_due)
+    return list(connection.execute(query.order_by(_g.coin, _g.first_hour)))
 
 
-def end_backoff(app: "App", coins: Collection[str], span: Span) -> None:
-    """Let the next run request the gaps of coins that reach into a span."""
+def end_backoff(connection: Connection, currency: str, coins: Collection[str], span: Span) -> None:
+    """Make the gaps of coins that reach into a span due."""
+    connection.execute(update(schema.gaps).where(*_unfilled(currency, coins, span)).values(retry_at=None))
+
+
+def _unfilled(currency: str, coins: Collection[str], span: Span) -> list[ColumnElement[bool]]:
     since, until = span
-    gaps = (_g.coin.in_(coins), _g.currency == app.settings.currency, _g.state != "filled")
-    with app.warehouse.begin() as connection:
-        inside = (_g.last_hour >= since, _g.first_hour < until)
-        connection.execute(update(schema.gaps).where(*gaps, *inside).values(retry_at=None))
+    of_coins = [_g.currency == currency, _g.coin.in_(coins), _g.state != "filled"]
+    return [*of_coins, _g.last_hour >= since, _g.first_hour < until]
 
 
 def change_hours(
@@ -201,31 +163,20 @@ def change_hours(
     hours: AbstractSet[datetime],
     change: Callable[[Row[Any]], Mapping[str, Any]],
 ) -> None:
-    """Change the gaps of some hours, splitting a row where only a part of its hours is concerned.
+    """Change unfilled gaps in some hours, splitting a row where only a part of its hours is concerned.
 
-    Args:
-        connection: The caller's transaction.
-        coin: CoinGecko id.
-        currency: Quote currency.
-        hours: The hours; those that are in no unfilled gap do not matter.
-        change: Returns the new values by column for a row.
+    ``change`` returns the new values of a row by column.
     """
     if not hours:
         return
     lock_table(connection, schema.gaps)
-    query = select(schema.gaps).where(
-        _g.coin == coin,
-        _g.currency == currency,
-        _g.state != "filled",
-        _g.last_hour >= min(hours),
-        _g.first_hour <= max(hours),
-    )
+    query = select(schema.gaps).where(*_unfilled(currency, [coin], (min(hours), max(hours) + HOUR)))
     pieces = []
     for row in connection.execute(query).all():
-        for is_meant, run in groupby(hours_between(row.first_hour, row.last_hour), key=lambda hour: hour in hours):
+        for is_meant, run in groupby(hours_between(row.first_hour, row.last_hour), key=hours.__contains__):
             piece = list(run)
-            values = {"first_hour": piece[0], "last_hour": piece[-1], **(change(row) if is_meant else {})}
-            pieces.append({**row._asdict(), **values})
+            new = change(row) if is_meant else {}
+            pieces.append({**row._asdict(), "first_hour": piece[0], "last_hour": piece[-1], **new})
     # The first piece has the key of the row that it was a part of, and replaces it.
     upsert(connection, schema.gaps, pieces)
 

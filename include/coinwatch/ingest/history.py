@@ -1,7 +1,6 @@
 """The steps of `heal_history`: fill gaps from CoinGecko's history.
 
-Hours without a price are requested again after a backoff that doubles, so they cost no request every hour, and they
-never fail a run.
+Hours without a price never fail a run, and are requested again after a backoff that doubles.
 """
 
 import logging
@@ -54,17 +53,15 @@ def plan_history(app: "App", as_of: datetime, params: Mapping[str, Any] | None =
         as_of: The run's as-of time.
         params: ``coins`` (comma-separated), ``start`` and ``end``: if any is set, only these hours; they are checked
             once more, and requested whatever their backoff.
-
-    Raises:
-        InvalidAction: A param is wrong.
     """
     coins, span = _read_params(app, as_of, params or {})
-    if params and any(params.values()):
-        gaps.check_hours(app, {coin: [span] for coin in coins})
-        gaps.end_backoff(app, coins, span)
-    per_chunk = max(1, min(CHUNK_REQUESTS_MAX, int(CHUNK_TIME / app.client.meter.interval)))
+    currency = app.settings.currency
     with app.warehouse.begin() as connection:
-        due = gaps.due_gaps(connection, app.settings.currency, coins, app.clock(), span)
+        if params and any(params.values()):
+            gaps.check_hours(app, connection, {span: coins})
+            gaps.end_backoff(connection, currency, coins, span)
+        due = gaps.due_gaps(connection, currency, coins, app.clock(), span)
+    per_chunk = max(1, min(CHUNK_REQUESTS_MAX, int(CHUNK_TIME / app.client.meter.interval)))
     windows: list[Window] = []
     for coin, rows in groupby(due, key=lambda row: row.coin):
         runs = [(max(row.first_hour, span[0]), min(row.last_hour, span[1] - HOUR)) for row in rows]
@@ -85,10 +82,8 @@ def _read_params(app: "App", as_of: datetime, params: Mapping[str, Any]) -> tupl
     except ValueError as error:
         raise InvalidAction(f"start and end: {error}") from None
     since = ceil_hour(start) if start else gaps.earliest_hour(app, as_of)
-    return [coin for coin in app.settings.coins if not wanted or coin in wanted], (
-        since,
-        ceil_hour(min(end or as_of, as_of)),
-    )
+    until = ceil_hour(min(end or as_of, as_of))
+    return [coin for coin in app.settings.coins if not wanted or coin in wanted], (since, until)
 
 
 def split_windows(coin: str, runs: Iterable[tuple[datetime, datetime]]) -> list[Window]:
@@ -105,31 +100,24 @@ def split_windows(coin: str, runs: Iterable[tuple[datetime, datetime]]) -> list[
 
 
 def fetch_history(app: "App", as_of: datetime, windows: Sequence[Window]) -> int:
-    """Archive the missing hours of some windows, one request for each.
+    """Archive the missing hours of some windows, one request for each; a retry continues where this try ended.
 
     Returns:
-        Windows that have a snapshot.
-
-    Raises:
-        CoinGeckoError: CoinGecko is unavailable or asks to wait; a retry continues where this try ended.
+        How many windows have a snapshot.
     """
-    return sum([_fetch_window(app, as_of, window) for window in windows])
-
-
-def _fetch_window(app: "App", as_of: datetime, window: Window) -> bool:
-    coin, first, last = window["coin"], parse_time(window["first"]), parse_time(window["last"])
-    name = _snapshot_of(as_of, window)
-    hours = _hours_to_request(app, coin, first, last)
-    if not app.archive.has(name):
-        if not hours:
-            return False
+    archived = 0
+    for window in windows:
+        coin, name = window["coin"], _snapshot_of(as_of, window)
+        hours = _hours_to_request(app, coin, parse_time(window["first"]), parse_time(window["last"]))
         try:
-            app.archive.save(name, *request_hours(app, as_of, name, coin, hours))
+            if hours and not app.archive.has(name):
+                app.archive.save(name, *request_hours(app, as_of, name, coin, hours))
         except (BeyondPlan, UnknownCoin) as error:
             _give_up(app, coin, hours, error, name)
-            return False
-    _note_answer(app, coin, hours, name)
-    return True
+        if app.archive.has(name):
+            _note_answer(app, coin, hours, name)
+            archived += 1
+    return archived
 
 
 def _snapshot_of(as_of: datetime, window: Window) -> str:
@@ -139,22 +127,22 @@ def _snapshot_of(as_of: datetime, window: Window) -> str:
 def _hours_to_request(app: "App", coin: str, first: datetime, last: datetime) -> set[datetime]:
     """Return the hours of a window that are still missing; another run may have stored some since the plan."""
     currency, now = app.settings.currency, app.clock()
-    stored = stored_times(app, [coin], first, last)[coin]
     filled = {"state": "filled", "filled_at": now, "retry_at": None, "reason": ""}
     with app.warehouse.begin() as connection:
+        stored = stored_times(app, [coin], first, last, connection)[coin]
         gaps.change_hours(connection, coin, currency, stored, lambda _: filled)
         due = gaps.due_gaps(connection, currency, [coin], now, (first, last + HOUR))
     return gaps.hours_of(due, first, last + HOUR)
 
 
 def _give_up(app: "App", coin: str, hours: AbstractSet[datetime], error: CoinGeckoError, name: str) -> None:
-    beyond = isinstance(error, BeyondPlan)
+    state = "beyond_plan" if isinstance(error, BeyondPlan) else "no_data"
     first, last = min(hours), max(hours)
-    if beyond and last - first > WINDOW_MIN:
+    if state == "beyond_plan" and last - first > WINDOW_MIN:
         # The limit lies somewhere in this window: the newer half is left to the next run.
         hours = {hour for hour in hours if hour <= first + (last - first) / 2}
     log.warning("%s: %d hours are not available: %s", coin, len(hours), error)
-    change = gaps.refuse("beyond_plan" if beyond else "no_data", str(error), name, app.clock())
+    change = gaps.refuse(state, str(error), name, app.clock())
     with app.warehouse.begin() as connection:
         gaps.change_hours(connection, coin, app.settings.currency, hours, change)
 
@@ -175,8 +163,7 @@ def _note_answer(app: "App", coin: str, hours: AbstractSet[datetime], name: str)
 def append_history(app: "App", as_of: datetime, chunks: Sequence[Sequence[Window]]) -> dict[str, list[str]]:
     """Append the archived hours of planned windows to the raw logs, and mark their gaps as filled.
 
-    Returns:
-        The timestamps of the rows that were appended, by coin.
+    Returns what ``append_raw_log`` does.
     """
     from coinwatch.ingest.poll import append_raw_log
 

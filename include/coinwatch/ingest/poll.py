@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import OperationalError
-
 from coinwatch.archive.raw_log import append_raw_prices
 from coinwatch.archive.snapshots import snapshot_name
 from coinwatch.coingecko.answers import Reject, read_quotes
@@ -24,6 +22,7 @@ from coinwatch.ingest.stored import read_loaded, stored_times
 from coinwatch.quarantine.held import Held, hold
 from coinwatch.record import RawPrice
 from coinwatch.times import format_time, nearest_hour
+from coinwatch.warehouse.engine import optional_warehouse
 
 if TYPE_CHECKING:
     from coinwatch.app import App
@@ -64,21 +63,14 @@ class FutureAsOf(CoinwatchError):
 
 
 def fetch_prices(app: "App", as_of: datetime) -> list[str]:
-    """Archive the prices of all coins as of a time.
-
-    Returns:
-        The names of the snapshots that have them.
-
-    Raises:
-        CoinwatchError: No coin has a price; the answers are archived.
-    """
+    """Archive the prices of all coins as of a time; return the names of the snapshots that have them."""
     age = app.clock() - as_of
     if age < -CLOCK_SKEW:
         raise FutureAsOf(f"the as-of time {format_time(as_of)} lies in the future")
     coins = app.settings.coins
     names: list[str] = []
-    rejects: list[Reject] = []
     late: list[str] = []
+    rejects: list[Reject] = []
     for number, start in enumerate(range(0, len(coins), COINS_PER_REQUEST), start=1):
         page = coins[start : start + COINS_PER_REQUEST]
         name = snapshot_name(as_of, f"page-{number}" if number > 1 else "")
@@ -129,35 +121,30 @@ def _quarantine(app: "App", as_of: datetime, rejects: Sequence[Reject], snapshot
         if reject.value
     ]
     if values:
-        try:
-            with app.warehouse.begin() as connection:
-                hold(connection, values, app.clock())
-        except OperationalError as error:
-            # The other coins' prices matter more; the values are in the archive.
-            log.error("warehouse unavailable (%s): %d values are not quarantined", error.orig, len(values))
+        # The other coins' prices matter more; the values are in the archive.
+        consequence = f"{len(values)} values are not quarantined"
+        with optional_warehouse(consequence), app.warehouse.begin() as connection:
+            hold(connection, values, app.clock())
 
 
 def _report_rejects(app: "App", rejects: Sequence[Reject]) -> None:
     """Report or resolve the pipeline issue of coins that CoinGecko does not know or has no price for."""
     missing = [reject for reject in rejects if not reject.value]
     now = app.clock()
-    try:
-        with app.warehouse.begin() as connection:
-            if not missing:
-                issues.resolve(connection, UNKNOWN_COINS, now, "CoinGecko has a price for every coin.")
-                return
-            issues.report(
-                connection,
-                UNKNOWN_COINS,
-                title=f"CoinGecko has no price for {len(missing)} of {len(app.settings.coins)} coins",
-                detail=f"{_list(missing)}.",
-                action="A coin was renamed or delisted: look for it on coingecko.com, and correct or remove its id in "
-                "COINWATCH_COINS. The other coins are not affected.",
-                at=now,
-                grace=UNKNOWN_GRACE,
-            )
-    except OperationalError as error:
-        log.error("warehouse unavailable (%s): coins without a price are not reported", error.orig)
+    with optional_warehouse("coins without a price are not reported"), app.warehouse.begin() as connection:
+        if not missing:
+            issues.resolve(connection, UNKNOWN_COINS, now, "CoinGecko has a price for every coin.")
+            return
+        issues.report(
+            connection,
+            UNKNOWN_COINS,
+            title=f"CoinGecko has no price for {len(missing)} of {len(app.settings.coins)} coins",
+            detail=f"{_list(missing)}.",
+            action="A coin was renamed or delisted: look for it on coingecko.com, and correct or remove its id in "
+            "COINWATCH_COINS. The other coins are not affected.",
+            at=now,
+            grace=UNKNOWN_GRACE,
+        )
 
 
 def _list(rejects: Sequence[Reject], most: int = 20) -> str:
@@ -166,15 +153,12 @@ def _list(rejects: Sequence[Reject], most: int = 20) -> str:
 
 
 def _log_budget(app: "App") -> None:
-    try:
+    with optional_warehouse("the month's requests are unknown"):
         month = budget(app)
-    except OperationalError as error:
-        log.error("warehouse unavailable (%s): the month's requests are unknown", error.orig)
-        return
-    if month.is_short:
-        log.warning("%s: watch fewer coins, poll less often by hand, or choose a larger plan", month)
-    else:
-        log.info("%s", month)
+        if month.is_short:
+            log.warning("%s: watch fewer coins, poll less often by hand, or choose a larger plan", month)
+        else:
+            log.info("%s", month)
 
 
 def _fetch_late(app: "App", as_of: datetime, coins: Sequence[str]) -> tuple[list[str], list[Reject]]:
@@ -214,11 +198,7 @@ def _fetch_late_hour(app: "App", as_of: datetime, name: str, coin: str, hour: da
 
 
 def append_raw_log(app: "App", names: Sequence[str]) -> dict[str, list[str]]:
-    """Append the rows of snapshots to the raw logs.
-
-    Returns:
-        The timestamps of the rows that were appended, by coin.
-    """
+    """Append the rows of snapshots to the raw logs; return the timestamps of the new rows by coin."""
     added: dict[str, list[str]] = defaultdict(list)
     for start in range(0, len(names), SNAPSHOTS_AT_ONCE):
         by_coin: dict[str, list[RawPrice]] = defaultdict(list)

@@ -1,23 +1,20 @@
 """What the raw logs have already, by the warehouse's index: no step reads a whole log."""
 
-import logging
 from collections import defaultdict
 from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, select
 
 from coinwatch.archive.raw_log import LoadedRows, stored_keys
 from coinwatch.record import Key
 from coinwatch.times import format_time, parse_time
 from coinwatch.warehouse import schema
+from coinwatch.warehouse.engine import optional_warehouse
 
 if TYPE_CHECKING:
     from coinwatch.app import App
-
-log = logging.getLogger(__name__)
 
 _p = schema.log_positions.c
 _r = schema.raw_prices.c
@@ -28,19 +25,23 @@ def read_loaded(app: "App", coins: Collection[str], first: datetime, last: datet
 
     A log that was never loaded is not in it; without a warehouse none is, and the logs themselves are read.
     """
+    loaded: dict[str, LoadedRows] = {}
+    with optional_warehouse("the raw logs are read as a whole"), app.warehouse.begin() as connection:
+        loaded |= _select_loaded(connection, app.settings.currency, coins, first, last)
+    return loaded
+
+
+def _select_loaded(
+    connection: Connection, currency: str, coins: Collection[str], first: datetime, last: datetime
+) -> dict[str, LoadedRows]:
+    # Positions first: the rows before a position are among those that are read after it.
+    positions = connection.execute(select(schema.log_positions).where(_p.log.startswith("raw:"))).all()
     keys: dict[str, set[Key]] = defaultdict(set)
-    rows = select(_r.coin, _r.currency, _r.ts, _r.source).where(
-        _r.coin.in_(coins), _r.currency == app.settings.currency, _r.ts.between(first, last)
+    rows = select(_r.coin, _r.ts, _r.source).where(
+        _r.coin.in_(coins), _r.currency == currency, _r.ts.between(first, last)
     )
-    try:
-        with app.warehouse.begin() as connection:
-            # In one transaction with the rows: what stands before the position is among them.
-            positions = connection.execute(select(schema.log_positions).where(_p.log.startswith("raw:"))).all()
-            for row in connection.execute(rows):
-                keys[row.coin].add((row.coin, row.currency, format_time(row.ts), row.source))
-    except OperationalError as error:
-        log.error("warehouse unavailable (%s): the raw logs are read as a whole", error.orig)
-        return {}
+    for row in connection.execute(rows):
+        keys[row.coin].add((row.coin, currency, format_time(row.ts), row.source))
     wanted = set(coins)
     return {
         coin: LoadedRows(row.position, row.tail_length, row.tail_sha256, keys[coin])
@@ -49,9 +50,22 @@ def read_loaded(app: "App", coins: Collection[str], first: datetime, last: datet
     }
 
 
-def stored_times(app: "App", coins: Collection[str], first: datetime, last: datetime) -> dict[str, set[datetime]]:
-    """Return the times from one to another, both included, that the raw log of each coin has a row for."""
-    loaded = read_loaded(app, coins, first, last)
+def stored_times(
+    app: "App", coins: Collection[str], first: datetime, last: datetime, connection: Connection | None = None
+) -> dict[str, set[datetime]]:
+    """Return the times from one to another, both included, that the raw log of each coin has a row for.
+
+    Args:
+        app: The app.
+        coins: CoinGecko ids.
+        first: The first time.
+        last: The last time.
+        connection: The caller's transaction; without it the warehouse is optional.
+    """
+    if connection is None:
+        loaded = read_loaded(app, coins, first, last)
+    else:
+        loaded = _select_loaded(connection, app.settings.currency, coins, first, last)
     span = (format_time(first), format_time(last))
     return {
         coin: {

@@ -1,12 +1,14 @@
 """The warehouse: one database for queries, SQLite or PostgreSQL, with the same statements on both."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, create_engine, event, inspect, or_, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 
 from coinwatch.errors import CoinwatchError
 from coinwatch.warehouse import schema
@@ -51,6 +53,15 @@ def open_warehouse(url: str) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+@contextlib.contextmanager
+def optional_warehouse(consequence: str) -> Iterator[None]:
+    """Log that the warehouse is unavailable instead of raising it, for what matters more than the warehouse."""
+    try:
+        yield
+    except OperationalError as error:
+        log.error("warehouse unavailable (%s): %s. Check the connection warehouse_default", error.orig, consequence)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

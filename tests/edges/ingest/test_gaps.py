@@ -65,9 +65,9 @@ def test_hours_are_checked_once(polled, clock, monkeypatch):
     read = []
     stored_times = gaps.stored_times
 
-    def spy(app, coins, first, last):
+    def spy(app, coins, first, last, connection):
         read.append((first, last))
-        return stored_times(app, coins, first, last)
+        return stored_times(app, coins, first, last, connection)
 
     monkeypatch.setattr(gaps, "stored_times", spy)
     find_gaps(polled.app(), NOON)

@@ -51,7 +51,7 @@ def test_a_first_start_leaves_one_gap_that_is_filled(world, noon):
     ]
 
 
-def test_hours_that_history_does_not_have_cost_no_request_until_their_pause_is_over(make_world, noon, clock):
+def test_hours_that_history_does_not_have_cost_no_request_until_their_backoff_is_over(make_world, noon, clock):
     lost = [noon - 30 * HOUR, noon - 31 * HOUR]
     market = HolesIn(hourly_market(noon, 10), lost)
     world = make_world(market=market)
@@ -174,20 +174,9 @@ def eight_hours(world, clock, noon, unused_port=None):
                 step()
 
 
-def test_three_hours_without_coingecko_are_filled_by_the_next_run(make_world, noon, clock, unused_port):
-    """A market whose prices stay from hour to hour has the same price live and in history: all else must be equal."""
-    usual, broken = (make_world(name, market=hourly_market(noon, 10)) for name in ("usual", "broken"))
-    eight_hours(usual, clock, noon)
-    eight_hours(broken, clock, noon, unused_port)
-    lost = [noon + START + number * HOUR for number in OUTAGE]
-    sources = dict(broken.rows("prices", "ts", "source"))
-    assert [ts for ts, source in sources.items() if source == "history" and ts >= noon + START] == lost
-    assert broken.files()["bitcoin_processed.csv"] == usual.files()["bitcoin_processed.csv"]
-    assert broken.rows("alerts", "id") == usual.rows("alerts", "id") == []
-    assert gaps(broken, "first_hour", "last_hour", "state", "tries")[-1] == (lost[0], lost[-1], "filled", 1)
+def test_hours_of_an_outage_are_filled_by_the_next_run_and_raise_no_alert(make_world, noon, clock, unused_port):
+    """Prices stay from hour to hour, so live and history have the same ones: the statistics must be equal."""
 
-
-def test_a_crash_during_an_outage_raises_nothing_for_the_hours_that_are_filled_in(make_world, noon, clock, unused_port):
     def crash(name):
         fallen = [(t, price if t < noon + 2 * HOUR else price * 0.8) for t, price in hourly_points(noon, 10)]
         return make_world(name, market=RecordedMarket("bitcoin", fallen))
@@ -195,6 +184,10 @@ def test_a_crash_during_an_outage_raises_nothing_for_the_hours_that_are_filled_i
     usual, broken = crash("usual"), crash("broken")
     eight_hours(usual, clock, noon)
     eight_hours(broken, clock, noon, unused_port)
+    lost = [noon + START + number * HOUR for number in OUTAGE]
+    sources = broken.rows("prices", "ts", "source")
+    assert [ts for ts, source in sources if source == "history" and ts >= noon + START] == lost
+    assert gaps(broken, "first_hour", "last_hour", "state", "tries")[-1] == (lost[0], lost[-1], "filled", 1)
     assert broken.files()["bitcoin_processed.csv"] == usual.files()["bitcoin_processed.csv"]
     assert ("move_1h", noon + 2 * HOUR) in usual.rows("alerts", "rule", "ts")
     # The first live price after it is a fifth below that of a day ago, and that is news.

@@ -98,6 +98,7 @@ def test_each_coin_without_a_usable_price_is_a_reject_and_the_others_are_rows():
         ),
         pytest.param('{"bitcoin":{"usd":1,"last_updated_at":1779092258000}}', "not a UNIX time", id="millis"),
         pytest.param("[]", "the answer is a list instead of an object", id="a list"),
+        pytest.param('["' + "x" * 5000 + '"]', "the answer is a list", id="a long one"),
         pytest.param("null", "the answer is a NoneType instead of an object", id="null"),
     ],
 )
@@ -105,15 +106,8 @@ def test_an_answer_of_another_shape_names_coin_field_and_body(body, text):
     with pytest.raises(errors.UnexpectedAnswer) as failure:
         quotes(body)
     assert text in str(failure.value)
-    assert repr(body) in str(failure.value)
+    assert str(failure.value).endswith(repr(body[:200]))
     assert failure.value.answer.body == body.encode()
-
-
-def test_only_the_first_200_characters_of_a_body_stand_in_a_message():
-    with pytest.raises(errors.UnexpectedAnswer) as failure:
-        quotes('["' + "x" * 5000 + '"]')
-    assert "x" * 198 in str(failure.value)
-    assert "x" * 199 not in str(failure.value)
 
 
 RATE_LIMIT = {"status": {"error_code": 429, "error_message": "You've exceeded the Rate Limit."}}

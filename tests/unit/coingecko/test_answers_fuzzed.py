@@ -24,7 +24,7 @@ from coinwatch.ingest.poll import append_raw_log, fetch_prices
 from coinwatch.record import RAW_COLUMNS, format_raw_prices, parse_raw_prices
 from coinwatch.sandbox.faults import ERRORS
 from coinwatch.sandbox.http import Response, SandboxServer
-from coinwatch.tasks import FailureRetryPolicy
+from coinwatch.tasks import ErrorRetryPolicy
 from coinwatch.times import hours_between, parse_time
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -147,7 +147,7 @@ def check(read, status, headers, body):
         error = raised
     if error is not None:
         assert error.answer is answer
-        decision = FailureRetryPolicy().evaluate(error, 1, 4)
+        decision = ErrorRetryPolicy().evaluate(error, 1, 4)
         assert decision.retry_delay is None or timedelta(0) < decision.retry_delay <= timedelta(seconds=3601)
     text = format_raw_prices(rows)
     assert list(parse_raw_prices(text.partition("\n")[2])) == rows
