@@ -8,7 +8,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, inspect, select, text
 
 from coinwatch.warehouse import engine as warehouse_module
 from coinwatch.warehouse import schema
@@ -41,10 +41,16 @@ def price(ts=TEN, value="76975.5", source="live"):
 
 
 @pytest.mark.postgres
-def test_the_migrations_lead_to_the_tables_that_the_code_uses(warehouse):
+def test_the_migrations_create_the_tables_of_the_schema(warehouse):
+    """All but keys is compared by Alembic: tables, columns, types, indexes and, on PostgreSQL, comments."""
+    tables = schema.metadata.sorted_tables
     with warehouse.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         assert compare_metadata(context, schema.metadata) == []
+        keys = {
+            table.name: inspect(connection).get_pk_constraint(table.name)["constrained_columns"] for table in tables
+        }
+    assert keys == {table.name: [column.name for column in table.primary_key] for table in tables}
 
 
 def test_the_newest_migration_is_the_version_that_the_code_expects():
@@ -125,19 +131,6 @@ def test_times_have_a_zone_and_numbers_are_exact_on_postgresql(warehouse):
 def test_every_table_and_column_says_what_it_holds():
     things = [thing for table in schema.metadata.sorted_tables for thing in (table, *table.columns)]
     assert [str(thing) for thing in things if not thing.comment] == []
-
-
-@pytest.mark.parametrize("new_warehouse_url", ["postgresql"], indirect=True)
-def test_the_database_says_it_too(warehouse):
-    query = """
-        SELECT c.relname, a.attname, col_description(c.oid, a.attnum), obj_description(c.oid)
-        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-        WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND c.relname <> :ours
-    """
-    with warehouse.begin() as connection:
-        said = set(connection.execute(text(query), {"ours": VERSION_TABLE}).all())
-    tables = schema.metadata.sorted_tables
-    assert said == {(table.name, c.name, c.comment, table.comment) for table in tables for c in table.columns}
 
 
 @pytest.mark.postgres
