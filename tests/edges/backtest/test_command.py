@@ -175,9 +175,3 @@ def test_a_file_without_any_price_has_an_empty_chart(backtest, tmp_path):
     assert status == 0
     assert counts(lines) == {"bad_value firing": [1], "alerts": [1]}
     assert "no prices" in (tmp_path / "chart.svg").read_text()
-
-
-def test_days_are_a_number(capsys):
-    with pytest.raises(SystemExit):
-        main(["backtest", "--days", "few"])
-    assert "'few': a number of days is needed" in capsys.readouterr().err
