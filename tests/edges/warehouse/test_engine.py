@@ -195,16 +195,3 @@ def test_upsert_inserts_updates_and_obeys_its_condition(warehouse):
         upsert(connection, schema.pending_uploads, [{"layer": "raw", "hour": TEN}])
         upsert(connection, schema.pending_uploads, [{"layer": "raw", "hour": TEN}])
         assert connection.execute(select(schema.pending_uploads)).all() == [("raw", TEN)]
-
-
-def insert_and_crash(warehouse):
-    with warehouse.begin() as connection:
-        upsert(connection, schema.prices, [price()])
-        raise RuntimeError("crash")
-
-
-def test_a_failed_transaction_leaves_nothing(warehouse):
-    with pytest.raises(RuntimeError, match="crash"):
-        insert_and_crash(warehouse)
-    with warehouse.begin() as connection:
-        assert connection.execute(select(schema.prices)).all() == []
