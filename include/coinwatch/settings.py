@@ -92,7 +92,7 @@ class Settings(BaseSettings):
                 "comma-separated, for example bitcoin,ethereum"
             )
         if len(set(coins)) < len(coins):
-            raise ValueError("an id is there more than once")
+            raise ValueError("duplicate id")
         return coins
 
     @field_validator("currency")
