@@ -1,7 +1,6 @@
 """A PostgreSQL server for the tests, from the binaries of this machine; it ends with the session."""
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -11,62 +10,16 @@ from pathlib import Path
 
 import pytest
 
-MISSING = "no PostgreSQL found: install the package postgresql, or put initdb and pg_ctl on the PATH"
-
 # The data need not survive a crash.
 OPTIONS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=300 -c listen_addresses=''"
-
-
-def find_binaries() -> Path | None:
-    """Return the folder of initdb, pg_ctl and postgres: the newest of Debian's, or the one on the PATH."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
-    on_path = shutil.which("initdb")
-    if on_path:
-        folders.append(Path(on_path).resolve().parent)
-    for folder in folders:
-        if all((folder / name).exists() for name in ("initdb", "pg_ctl", "postgres")):
-            return folder
-    return None
 
 
 class PostgresServer:
     """A server in a folder of its own, which listens only on a socket there."""
 
-    def __init__(self, binaries: Path, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._binaries = binaries
         self._names = count(1)
-        # The server refuses to run as root.
-        self._user = _other_user() if os.geteuid() == 0 else None
-        if self._user:
-            shutil.chown(folder, self._user)
-
-    def start(self) -> None:
-        self._run("initdb", "--pgdata", "data", "--username", "tests", "--auth", "trust", "--encoding", "UTF8", "-N")
-        options = f"{OPTIONS} -c unix_socket_directories={self.folder}"
-        self._run("pg_ctl", "start", "-w", "-D", "data", "-l", "log", "-o", options)
-
-    def stop(self) -> None:
-        self._run("pg_ctl", "stop", "-w", "-D", "data", "-m", "immediate")
-
-    def _run(self, program: str, *arguments: str) -> None:
-        with (self.folder / "output").open("w+b") as output:
-            done = subprocess.run(
-                [self._binaries / program, *arguments],
-                cwd=self.folder,
-                user=self._user,
-                extra_groups=[] if self._user else None,
-                # Not a pipe: the server would keep it open.
-                stdout=output,
-                stderr=output,
-                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-                check=False,
-            )
-            if done.returncode:
-                output.seek(0)
-                log = self.folder / "log"
-                server = log.read_text() if log.exists() else ""
-                raise RuntimeError(f"{program} failed: {output.read().decode()}{server}")
 
     def url(self, database: str, user: str = "tests") -> str:
         # The driver that Airflow's PostgreSQL hook chooses.
@@ -86,25 +39,39 @@ class PostgresServer:
             connection.execute(statement)  # type: ignore[arg-type]  # our own text
 
 
-def _other_user() -> str:
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return "postgres" if "postgres" in names else "nobody"
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server; tests that need it are skipped if its binaries are missing."""
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip(MISSING)
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -int(path.parent.name))
+    path = os.pathsep.join([*map(str, debian), os.environ["PATH"]])
+    initdb = shutil.which("initdb", path=path)
+    if initdb is None:
+        pytest.skip("no PostgreSQL found: install the package postgresql, or put initdb and pg_ctl on the PATH")
+    # The server refuses to run as root.
+    user = "nobody" if os.geteuid() == 0 else None
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [Path(initdb).with_name(program), *arguments],
+            cwd=folder,
+            user=user,
+            extra_groups=[] if user else None,
+            # A pipe would be kept open by the server.
+            stdout=subprocess.DEVNULL,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+            check=True,
+        )
+
     # Not in pytest's folder: other users may not enter it, and a socket's path must be short.
     with tempfile.TemporaryDirectory(prefix="coinwatch-pg-", ignore_cleanup_errors=True) as folder:
-        server = PostgresServer(binaries, Path(folder))
-        server.start()
+        if user:
+            shutil.chown(folder, user)
+        run("initdb", "--pgdata", "data", "--username", "tests", "--auth", "trust", "--encoding", "UTF8", "-N")
+        run("pg_ctl", "start", "-w", "-D", "data", "-l", "log", "-o", f"{OPTIONS} -c unix_socket_directories={folder}")
         try:
-            yield server
+            yield PostgresServer(Path(folder))
         finally:
-            server.stop()
+            run("pg_ctl", "stop", "-w", "-D", "data", "-m", "immediate")
 
 
 def pytest_configure(config: pytest.Config) -> None:

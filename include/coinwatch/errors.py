@@ -5,8 +5,8 @@ class CoinwatchError(RuntimeError):
     """A failure with a known cause; its message says what happened and what to do.
 
     Attributes:
-        retryable: Whether the same call may succeed later without anybody's help.
-        retry_after: Seconds to wait before that, where the other side gave them.
+        retryable: Whether the same call may succeed later, with nothing changed by a person.
+        retry_after: Seconds to wait before that; None if the response does not say.
         exit_status: Exit status of a command that ends with it.
     """
 
@@ -19,7 +19,7 @@ class CoinwatchError(RuntimeError):
 
 
 class InvalidAction(CoinwatchError):
-    """An operator's action that is not possible; the message says which ones are."""
+    """An action that is not possible; the message says which ones are."""
 
     retryable = False
     exit_status = 2

@@ -18,7 +18,6 @@ UpToADay = Annotated[float, Field(gt=0, le=24)]
 UpToFourHours = Annotated[float, Field(gt=0, le=4)]
 """A decision reads the rows of the last 30 hours."""
 
-
 _TEXTS = {
     "extra_forbidden": "is an unknown key; the rules file that comes with Coinwatch has every key",
     "missing": "is missing",
@@ -137,7 +136,7 @@ class RuleBook:
         return self._coins.get(coin, self.defaults)
 
     def symbol(self, coin: str) -> str:
-        """Return a coin's ticker, or its id if there is none."""
+        """Return a coin's ticker, or its id if the rules have none."""
         return self.for_coin(coin).symbol or coin
 
     def changed(self, coin: str, changes: Mapping[str, Any]) -> "RuleBook":
@@ -166,9 +165,8 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{key.value} is there twice", problem_mark=key.start_mark
-                )
+                problem = f"duplicate key {key.value}"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 

@@ -20,9 +20,6 @@ SLACK_API_CONN_ID = "slack_api_default"
 AWS_CONN_ID = "aws_default"
 WAREHOUSE_CONN_ID = "warehouse_default"
 
-HISTORY_DAYS_MAX = 3650
-"""As far back as paid plans have hourly prices, and more; keyless and with a demo key 365 days are fetched."""
-
 
 class SettingsError(CoinwatchError):
     """Wrong settings; the message names each variable, its value and what is allowed."""
@@ -38,9 +35,9 @@ class Settings(BaseSettings):
         coins: CoinGecko ids to watch, in the order given.
         currency: Quote currency, as CoinGecko names it.
         data_dir: Folder for everything written locally.
-        bitcoin_raw_path: Overrides the path of Bitcoin's raw CSV.
-        bitcoin_processed_path: Overrides the path of Bitcoin's processed CSV.
-        bitcoin_archive_path: Overrides the folder of the snapshots.
+        bitcoin_raw_path: Bitcoin's raw CSV, if it is elsewhere.
+        bitcoin_processed_path: Bitcoin's processed CSV, if it is elsewhere.
+        bitcoin_archive_path: Folder of the snapshots, if it is elsewhere.
         s3_bucket: Bucket for raw, processed and archive; empty means no uploads.
         s3_prefix: Prefix of every key in the bucket, without slashes at its ends.
         history_days: Days of hourly history that a new installation fetches, and how far back gaps are filled.
@@ -67,7 +64,8 @@ class Settings(BaseSettings):
     )
     s3_bucket: str = ""
     s3_prefix: str = ""
-    history_days: int = Field(90, ge=2, le=HISTORY_DAYS_MAX)
+    # Paid plans have hourly prices since 2018; keyless and with a demo key 365 days are fetched.
+    history_days: int = Field(90, ge=2, le=3650)
     config: Path = Path("include/coinwatch.yaml")
     coingecko_per_minute: float | None = Field(None, gt=0, le=10_000)
     coingecko_monthly_limit: int | None = Field(None, gt=0)
@@ -94,7 +92,7 @@ class Settings(BaseSettings):
                 "comma-separated, for example bitcoin,ethereum"
             )
         if len(set(coins)) < len(coins):
-            raise ValueError("an id is there more than once")
+            raise ValueError("duplicate id")
         return coins
 
     @field_validator("currency")

@@ -61,11 +61,11 @@ def test_the_heartbeat_url_is_not_shown(monkeypatch):
     [
         pytest.param("COINWATCH_COINS", "Bitcoin", "='Bitcoin': 'Bitcoin' is not a CoinGecko id", id="case"),
         pytest.param("COINWATCH_COINS", "bitcoin,../x", "'../x' is not a CoinGecko id", id="a path"),
-        pytest.param("COINWATCH_COINS", "bitcoin,bitcoin", "an id is there more than once", id="twice"),
+        pytest.param("COINWATCH_COINS", "bitcoin,bitcoin", "duplicate id", id="twice"),
         pytest.param("COINWATCH_COINS", ",", "COINWATCH_COINS=',': at least one CoinGecko id is needed", id="no coin"),
         pytest.param("COINWATCH_CURRENCY", "$", "COINWATCH_CURRENCY='$': allowed is a quote currency", id="currency"),
         pytest.param(
-            "COINWATCH_HISTORY_DAYS", "400", "='400': Input should be less than or equal to 365", id="too long"
+            "COINWATCH_HISTORY_DAYS", "4000", "='4000': Input should be less than or equal to 3650", id="too long"
         ),
         pytest.param("COINWATCH_HISTORY_DAYS", "a lot", "COINWATCH_HISTORY_DAYS='a lot': ", id="not a number"),
         pytest.param(

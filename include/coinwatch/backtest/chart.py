@@ -1,8 +1,7 @@
 """The chart of a backtest: the price, the range that the 24-hour rule allows, and the alerts."""
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from coinwatch.alerts.decide import Transition
+from coinwatch.backtest.simulation import Simulation
 from coinwatch.rules import DayMoveRule
 
 if TYPE_CHECKING:
@@ -17,34 +17,17 @@ if TYPE_CHECKING:
 
 DAY = pd.Timedelta(days=1)
 
-FORMATS = ("png", "svg")
-
 _COLORS = {"move": "#c62828", "worse": "#6a1b9a", "limit": "#2e7d32", "stale": "#616161", "quarantined": "#ef6c00"}
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
-    """The result of one set of rules.
-
-    Attributes:
-        name: For the legend.
-        history: As ``Simulation`` has it.
-        alerts: The alerts to mark.
-    """
-
-    name: str
-    history: pd.DataFrame
-    alerts: Sequence[Transition]
-
-
-def draw(series: Sequence[Series], title: str, begin: datetime, rule: DayMoveRule, file_format: str) -> bytes:
+def draw(results: Mapping[str, Simulation], title: str, begin: datetime, rule: DayMoveRule, file_format: str) -> bytes:
     """Return a chart as a PNG or SVG.
 
     Args:
-        series: One or two sets of rules: filled and hollow marks. The first one's allowed range is drawn.
+        results: The alerts of one or two sets of rules, by name: filled and hollow marks.
         title: The title.
         begin: Where the chart starts.
-        rule: The rule whose allowed range is drawn.
+        rule: Of the first set: its allowed range is drawn.
         file_format: png or svg.
     """
     from matplotlib import dates
@@ -52,38 +35,35 @@ def draw(series: Sequence[Series], title: str, begin: datetime, rule: DayMoveRul
 
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     axes = figure.subplots()
-    if len(series) > 1:
-        title += f"\nfilled: {series[0].name}; hollow: {series[1].name}"
+    if len(results) > 1:
+        title += "\nfilled: {}; hollow: {}".format(*results)
     axes.set_title(title, loc="left")
-    history = series[0].history
+    history = next(iter(results.values())).history
     shown = history[history["ts"] >= begin]
     if shown.empty:
         axes.text(0.5, 0.5, "no prices", transform=axes.transAxes, ha="center")
     else:
-        _plot(axes, series, history, shown, rule)
-        short = dates.ConciseDateFormatter(axes.xaxis.get_major_locator())
-        axes.xaxis.set_major_formatter(short)
+        low, high = _allowed(history, shown, rule)
+        axes.fill_between(shown["ts"], low, high, color="#bbdefb", alpha=0.6, lw=0, label="allowed by move_24h")
+        axes.plot(shown["ts"], shown["price"], color="#1565c0", lw=1, label="price")
+        _mark_alerts(axes, results)
+        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
         figure.legend(loc="outside lower left", ncols=8, frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format=file_format, dpi=110)
     return content.getvalue()
 
 
-def _plot(
-    axes: "Axes", series: Sequence[Series], history: pd.DataFrame, shown: pd.DataFrame, rule: DayMoveRule
-) -> None:
-    low, high = _allowed(history, shown, rule)
-    axes.fill_between(shown["ts"], low, high, color="#bbdefb", alpha=0.6, lw=0, label="allowed by move_24h")
-    axes.plot(shown["ts"], shown["price"], color="#1565c0", lw=1, label="price")
+def _mark_alerts(axes: "Axes", results: Mapping[str, Simulation]) -> None:
     # Moves are measured by logarithms.
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:,.6g}")
     axes.yaxis.set_minor_formatter("{x:,.6g}")
     axes.grid(color="#eeeeee", which="both")
     bottom, top = axes.get_ylim()
-    for each, filled, size in zip(series, (True, False), (30, 90), strict=False):
+    for result, filled, size in zip(results.values(), (True, False), (30, 90), strict=False):
         for kind, color in _COLORS.items():
-            alerts = [alert for alert in each.alerts if alert.incident.is_open and _kind(alert) == kind]
+            alerts = [each for each in result.alerts if _kind(each) == kind]
             # A value out of the range, such as ten times the price, is marked at the edge.
             prices = [min(max(alert.price or top, bottom), top) for alert in alerts]
             style: dict[str, Any] = {

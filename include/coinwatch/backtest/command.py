@@ -2,24 +2,22 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from coinwatch.backtest.chart import FORMATS, Series, draw
-from coinwatch.backtest.simulation import simulate
+from coinwatch.backtest.chart import draw
+from coinwatch.backtest.simulation import Simulation, simulate
 from coinwatch.errors import InvalidAction
 from coinwatch.files import replace_file
 from coinwatch.quarantine.screening import Value
 from coinwatch.rules import RuleBook
 from coinwatch.slack.wording import describe, format_utc
-
-if TYPE_CHECKING:
-    from coinwatch.alerts.decide import Transition
 
 WEEK = timedelta(weeks=1)
 
@@ -45,18 +43,6 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def check_chart(path: Path) -> str:
-    """Return the format of a chart by its file's ending.
-
-    Raises:
-        InvalidAction: The format is unknown.
-    """
-    file_format = path.suffix.removeprefix(".").lower()
-    if file_format not in FORMATS:
-        raise InvalidAction(f"--chart {path}: the file has to end in .png or .svg")
-    return file_format
-
-
 def backtest(
     values: Sequence[Value],
     coin: str,
@@ -73,9 +59,9 @@ def backtest(
         values: Of one coin, in the order of time.
         coin: CoinGecko id.
         currency: Quote currency.
-        days: Days before the newest value in which alerts count.
+        days: How many days before the newest value count.
         rules: The present rules.
-        changes: Values of rules by key, for a second run beside the first.
+        changes: Values of rules by key, to compare with the present ones.
         chart: File for the chart, PNG or SVG.
         console: Shows the results.
 
@@ -83,7 +69,9 @@ def backtest(
         InvalidAction: There are no values, or the chart cannot be written.
         SettingsError: The rules do not allow a change.
     """
-    file_format = check_chart(chart)
+    file_format = chart.suffix.removeprefix(".").lower()
+    if file_format not in ("png", "svg"):
+        raise InvalidAction(f"--chart {chart}: the file has to end in .png or .svg")
     if not values:
         raise InvalidAction(f"no price of {coin} in {currency}: run ingest_prices first, or give a file with --csv")
     begin = max(values[-1].ts - timedelta(days=days), values[0].ts)
@@ -93,35 +81,33 @@ def backtest(
     books = {"present rules": rules}
     if changes:
         books[", ".join(f"{key}={value}" for key, value in changes.items())] = rules.changed(coin, changes)
-    series = []
+    results = {}
     for name, book in books.items():
         with console.status(name):
-            simulation = simulate(values, coin, currency, book)
-        counted = [transition for transition in simulation.transitions if transition.ts >= begin]
-        series.append(Series(name, simulation.history, counted))
-    console.print(_table(series, weeks))
-    for each in series:
-        alerts = [alert for alert in each.alerts if alert.incident.is_open]
-        console.print(f"{each.name}: {len(alerts)} alerts{f', the newest {LISTED}' if len(alerts) > LISTED else ''}")
+            result = simulate(values, coin, currency, book)
+        results[name] = replace(result, transitions=[each for each in result.transitions if each.ts >= begin])
+    console.print(_table(results, weeks))
+    for name, result in results.items():
+        alerts = result.alerts
+        console.print(f"{name}: {len(alerts)} alerts{f', the newest {LISTED}' if len(alerts) > LISTED else ''}")
         for alert in alerts[-LISTED:]:
             console.print(f"  {alert.ts:%Y-%m-%d %H:%M}  {alert.severity:<8}  {describe(alert, rules.symbol(coin))}")
     title = f"{coin} in {currency}, {begin:%Y-%m-%d %H:%M} to {values[-1].ts:%Y-%m-%d %H:%M}"
     try:
-        replace_file(chart, draw(series, title, begin, rules.for_coin(coin).move_24h, file_format))
+        replace_file(chart, draw(results, title, begin, rules.for_coin(coin).move_24h, file_format))
     except OSError as error:
         raise InvalidAction(f"--chart {chart}: cannot write it: {error.strerror}") from None
     console.print(f"chart: {chart}")
 
 
-def _table(series: Sequence[Series], weeks: float) -> Table:
+def _table(results: Mapping[str, Simulation], weeks: float) -> Table:
     """Return how often each rule raised and resolved alerts, for each set of rules."""
-    table = Table("rule", "state", *(each.name for each in series))
-    counts = [Counter((alert.note, alert.incident.state) for alert in each.alerts) for each in series]
+    table = Table("rule", "state", *results)
+    counts = [Counter((each.note, each.incident.state) for each in result.transitions) for result in results.values()]
     for note, state in sorted({key for count in counts for key in count}):
         table.add_row(note, state, *(_frequency(count[note, state], weeks) for count in counts))
     table.add_section()
-    raised: list[list[Transition]] = [[alert for alert in each.alerts if alert.incident.is_open] for each in series]
-    table.add_row("alerts", "", *(_frequency(len(alerts), weeks) for alerts in raised))
+    table.add_row("alerts", "", *(_frequency(len(result.alerts), weeks) for result in results.values()))
     return table
 
 

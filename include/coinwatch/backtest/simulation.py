@@ -1,4 +1,4 @@
-"""What the rules would have found in past values: the same functions that decide on live ones. Pure."""
+"""The alerts that the rules raise on past values, by the functions that decide on live ones. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ import pandas as pd
 from coinwatch.alerts.bad_value import QuarantinedValue, decide_bad_value
 from coinwatch.alerts.decide import Incident, Transition, decide_all
 from coinwatch.alerts.observe import observe
-from coinwatch.quarantine.screening import Standing, Value, screen
+from coinwatch.quarantine.screening import Value, screen
 from coinwatch.rules import RuleBook
 from coinwatch.statistics.rolling import compute_statistics, to_records
 
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """What the rules find in past values.
+    """The result of one set of rules on past values.
 
     Attributes:
         history: The accepted prices: columns ts (datetime64, UTC), price and sigma_variance (float64; as it was before
@@ -28,16 +28,14 @@ class Simulation:
     history: pd.DataFrame
     transitions: list[Transition]
 
+    @property
+    def alerts(self) -> list[Transition]:
+        """The transitions that are alerts: firing and worse."""
+        return [each for each in self.transitions if each.incident.is_open]
+
 
 def simulate(values: Sequence[Value], coin: str, currency: str, rules: RuleBook) -> Simulation:
-    """Decide on values as if each had been polled live at its time.
-
-    Args:
-        values: Of one coin, ascending, no time twice.
-        coin: CoinGecko id.
-        currency: Quote currency.
-        rules: Of all coins.
-    """
+    """Decide on values of one coin, in the order of time, as if each had been polled live at its time."""
     accepted, transitions = _screen(values, coin, currency, rules)
     if not accepted:
         return Simulation(pd.DataFrame(columns=["ts", "price", "sigma_variance"]), transitions)
@@ -62,16 +60,15 @@ def simulate(values: Sequence[Value], coin: str, currency: str, rules: RuleBook)
 
 
 def _screen(values: Sequence[Value], coin: str, currency: str, rules: RuleBook) -> tuple[list[Value], list[Transition]]:
-    """Return the values that are prices, and what the others change."""
-    decisions, _ = screen(Standing(), values, rules.for_coin(coin).bad_value)
+    """Return the values that are prices, and the transitions that quarantined values cause."""
     accepted: list[Value] = []
     transitions: list[Transition] = []
     quarantined: list[QuarantinedValue] = []
     last: Incident | None = None
-    for decision in decisions:
+    for decision in screen(values, rules.for_coin(coin).bad_value):
         value = decision.value
         newest: tuple[datetime, float] | None = None
-        if decision.verdict == "held":
+        if decision.reason:
             text = "no number" if value.price is None else f"{value.price:f}"
             quarantined.append(QuarantinedValue(value.ts, text, decision.reason))
         else:

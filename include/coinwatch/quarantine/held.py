@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Row, func, select, update
 
 from coinwatch.errors import InvalidAction
-from coinwatch.quarantine.screening import Decision, Standing, Value, outliers, screen
+from coinwatch.quarantine.screening import Decision, Value, outliers, screen
 from coinwatch.record import RawPrice
 from coinwatch.rules import RuleBook
 from coinwatch.times import format_time
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 Series = Mapping[tuple[str, str], Mapping[datetime, RawPrice]]
 """(coin, currency) → time → raw price; all of one source."""
+
+Key = tuple[str, str, datetime, str]
+"""Primary key of ``quarantine`` and ``raw_prices``: (coin, currency, time, source)."""
 
 AROUND = timedelta(days=1)
 """How far the neighbours of a point of history may be away."""
@@ -42,17 +45,7 @@ _r = schema.raw_prices.c
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A value to quarantine.
-
-    Attributes:
-        coin: CoinGecko id.
-        currency: Quote currency.
-        ts: As-of time of the poll, or full hour of history.
-        source: live or history.
-        value: As the API wrote it.
-        reason: Why.
-        snapshot: The snapshot that contains it.
-    """
+    """A value to quarantine: its columns of ``quarantine``."""
 
     coin: str
     currency: str
@@ -75,17 +68,16 @@ def screen_live(connection: Connection, series: Series, rules: RuleBook, now: da
     Returns:
         The raw prices to store as prices, with those that are released because these agree with them.
     """
-    standings = _standings(connection, {key: min(rows) for key, rows in series.items()})
+    before = _state_before(connection, {key: min(rows) for key, rows in series.items()})
     decisions: list[tuple[RawPrice, Decision]] = []
-    for (coin, currency), rows in series.items():
+    for key, rows in series.items():
         values = (Value(ts, Decimal(rows[ts].price)) for ts in sorted(rows))
-        decided, _ = screen(standings[coin, currency], values, rules.for_coin(coin).bad_value)
+        decided = screen(values, rules.for_coin(key[0]).bad_value, *before.get(key, ()))
         decisions += [(rows[decision.value.ts], decision) for decision in decided]
-    held = [_held(row, each.value.ts, each.reason) for row, each in decisions if each.verdict == "held"]
-    hold(connection, held, now)
+    hold(connection, [_held(row, each.value.ts, each.reason) for row, each in decisions if each.reason], now)
     accepted: list[RawPrice] = []
     for row, decision in decisions:
-        if decision.verdict == "accepted":
+        if not decision.reason:
             for value in decision.released:
                 released = release(connection, (row.coin, row.currency, value.ts, "live"), CONFIRMED, decision.value.ts)
                 accepted += [released] if released is not None else []
@@ -93,13 +85,20 @@ def screen_live(connection: Connection, series: Series, rules: RuleBook, now: da
     return accepted
 
 
-def _standings(connection: Connection, before: Mapping[tuple[str, str], datetime]) -> dict[tuple[str, str], Standing]:
-    """Return what screening remembers of each coin and currency before a time at which it has a live raw price."""
-    standings = dict.fromkeys(before, Standing())
+def _state_before(
+    connection: Connection, times: Mapping[tuple[str, str], datetime]
+) -> dict[tuple[str, str], tuple[Value, list[Value]]]:
+    """Return the newest price of each series before a time, and the values quarantined since then.
+
+    Args:
+        connection: The caller's transaction.
+        times: The time for each coin and currency; ``raw_prices`` has a live row at it.
+    """
+    before: dict[tuple[str, str], tuple[Value, list[Value]]] = {}
     earlier = schema.prices.alias().c
     same_series = (earlier.coin == _r.coin, earlier.currency == _r.currency)
     newest = select(func.max(earlier.ts)).where(*same_series, earlier.ts < _r.ts).scalar_subquery()
-    for (currency, moment), coins in _grouped(before).items():
+    for (currency, moment), coins in _grouped(times).items():
         prices = schema.prices.join(
             schema.raw_prices, (_p.coin == _r.coin) & (_p.currency == _r.currency) & (_p.ts == newest)
         )
@@ -121,8 +120,8 @@ def _standings(connection: Connection, before: Mapping[tuple[str, str], datetime
                 # Any value between two others separates them; a rejected one, or one without a price, agrees with none.
                 price = Decimal(row.price) if row.price is not None and row.state == "held" else None
                 held[row.coin].append(Value(row.ts, price))
-        standings |= {(coin, currency): Standing(value, tuple(held[coin])) for coin, value in last.items()}
-    return standings
+        before |= {(coin, currency): (value, held[coin]) for coin, value in last.items()}
+    return before
 
 
 def _grouped(keyed: Mapping[tuple[str, str], Any]) -> dict[tuple[str, Any], list[str]]:
@@ -149,12 +148,9 @@ def screen_history(connection: Connection, series: Series, rules: RuleBook, now:
     held: list[Held] = []
     for key, rows in series.items():
         rule = rules.for_coin(key[0]).bad_value
-        prices = stored[key] | {ts: Decimal(row.price) for ts, row in rows.items()}
-        times = sorted(prices)
-        found = outliers([prices[ts] for ts in times], [ts not in rows for ts in times], rule)
-        alone = {times[index] for index in found}
+        alone = outliers(stored[key] | {ts: Decimal(row.price) for ts, row in rows.items()}, rule)
         reason = f"it is more than {rule.max_step_pct:g} % away from the price before it and from the one after it"
-        held += [_held(rows[ts], ts, reason) for ts in sorted(alone)]
+        held += [_held(row, ts, reason) for ts, row in rows.items() if ts in alone]
         accepted += [row for ts, row in rows.items() if ts not in alone]
     hold(connection, held, now)
     return accepted
@@ -162,10 +158,6 @@ def screen_history(connection: Connection, series: Series, rules: RuleBook, now:
 
 def _held(row: RawPrice, ts: datetime, reason: str) -> Held:
     return Held(row.coin, row.currency, ts, row.source, row.price, reason, row.snapshot)
-
-
-Key = tuple[str, str, datetime, str]
-"""Primary key of ``quarantine`` and ``raw_prices``: (coin, currency, time, source)."""
 
 
 def release(connection: Connection, key: Key, by: str, at: datetime) -> RawPrice | None:
@@ -178,7 +170,7 @@ def release(connection: Connection, key: Key, by: str, at: datetime) -> RawPrice
         at: The time of the decision; of polls that agree, that of the newest.
 
     Returns:
-        Its raw price; None if the value is not a number: then it stays in quarantine.
+        Its raw price; None if it has none because it is not a number: it stays in quarantine.
     """
     where = [column == value for column, value in zip((_r.coin, _r.currency, _r.ts, _r.source), key, strict=True)]
     line = connection.execute(select(schema.raw_prices).where(*where)).mappings().one_or_none()
@@ -194,19 +186,13 @@ def _decide(connection: Connection, key: Key, state: str, by: str, at: datetime)
     connection.execute(update(schema.quarantine).where(*where).values(state=state, decided_by=by, decided_at=at))
 
 
-def held_values(connection: Connection, currency: str) -> Sequence[Row[Any]]:
-    """Return the undecided rows of ``quarantine``, by coin and time."""
-    query = select(schema.quarantine).where(_q.state == "held", _q.currency == currency)
-    return connection.execute(query.order_by(_q.coin, _q.ts)).all()
-
-
 def review_quarantine(app: "App", params: Mapping[str, Any], run_id: str) -> dict[str, list[str]]:
     """List quarantined values, release them, or reject them.
 
     Args:
         app: The app.
         params: ``action`` (list, release or reject), ``coin`` and ``ts`` (``*``: all), ``reason``.
-        run_id: The run, for the record.
+        run_id: The run, for the column ``decided_by``.
 
     Returns:
         The times of the released values by coin.
@@ -218,7 +204,8 @@ def review_quarantine(app: "App", params: Mapping[str, Any], run_id: str) -> dic
     by = f"operator: {params['reason'] or 'no reason given'} ({run_id})"
     released: dict[str, list[str]] = defaultdict(list)
     with app.warehouse.begin() as connection:
-        held = held_values(connection, app.settings.currency)
+        query = select(schema.quarantine).where(_q.state == "held", _q.currency == app.settings.currency)
+        held = connection.execute(query.order_by(_q.coin, _q.ts)).all()
         if action == "list":
             for value in held:
                 log.info("quarantined: %s", _describe(value))

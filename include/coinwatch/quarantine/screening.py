@@ -4,15 +4,12 @@ A live value too far from the last accepted price is quarantined. If later polls
 accepted together.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
 
 from coinwatch.rules import BadValueRule
-
-Verdict = Literal["accepted", "held"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,64 +26,55 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What screening remembers between two polls of a coin.
-
-    Attributes:
-        accepted: The newest accepted price; None before the first.
-        held: The values quarantined since then, oldest first; the price of a rejected one is None.
-    """
-
-    accepted: Value | None = None
-    held: tuple[Value, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
     """The decision on one value.
 
     Attributes:
         value: The value.
-        verdict: ``held`` if it is quarantined.
         reason: Why it is quarantined; empty if it is accepted.
         released: The quarantined values that are accepted with it because they agree, oldest first.
     """
 
     value: Value
-    verdict: Verdict
     reason: str = ""
     released: tuple[Value, ...] = ()
 
 
-def screen(standing: Standing, values: Iterable[Value], rule: BadValueRule) -> tuple[list[Decision], Standing]:
-    """Decide on live values of one coin, given in the order of time.
+def screen(
+    values: Iterable[Value], rule: BadValueRule, accepted: Value | None = None, held: Sequence[Value] = ()
+) -> list[Decision]:
+    """Decide on live values of one coin.
 
-    Returns:
-        A decision for each value, and what to remember for the next.
+    Args:
+        values: In the order of time.
+        rule: The coin's rule.
+        accepted: The newest accepted price before them.
+        held: The values quarantined since then, oldest first; the price of a rejected one is None.
     """
     decisions = []
+    held = list(held)
     for value in values:
-        decision = _decide(standing, value, rule)
+        decision = _decide(value, rule, accepted, held)
         decisions.append(decision)
-        if decision.verdict == "accepted":
-            standing = Standing(accepted=value)
+        if decision.reason:
+            held.append(value)
         else:
-            standing = replace(standing, held=(*standing.held, value))
-    return decisions, standing
+            accepted, held = value, []
+    return decisions
 
 
-def _decide(standing: Standing, value: Value, rule: BadValueRule) -> Decision:
+def _decide(value: Value, rule: BadValueRule, accepted: Value | None, held: Sequence[Value]) -> Decision:
     if value.price is None:
-        return Decision(value, "held", "it is not a positive number")
-    last = standing.accepted
-    if last is None or last.price is None or _step_pct(last.price, value.price) <= Decimal(str(rule.max_step_pct)):
-        return Decision(value, "accepted")
-    agreeing = _agreeing(standing.held, value.price, rule)
+        return Decision(value, "it is not a positive number")
+    before = accepted.price if accepted else None
+    if before is None or _step_pct(before, value.price) <= Decimal(str(rule.max_step_pct)):
+        return Decision(value)
+    agreeing = _agreeing(held, value.price, rule)
     if len(agreeing) + 1 >= rule.confirm_polls:
-        return Decision(value, "accepted", released=agreeing)
-    change = 100 * (value.price / last.price - 1)
-    reason = f"it is {abs(change):.1f} % {'above' if change > 0 else 'below'} the price before, {last.price:f}"
-    return Decision(value, "held", reason)
+        return Decision(value, released=agreeing)
+    change = 100 * (value.price / before - 1)
+    reason = f"it is {abs(change):.1f} % {'above' if change > 0 else 'below'} the price before, {before:f}"
+    return Decision(value, reason)
 
 
 def _step_pct(before: Decimal, after: Decimal) -> Decimal:
@@ -107,20 +95,15 @@ def _agreeing(held: Sequence[Value], price: Decimal, rule: BadValueRule) -> tupl
     return tuple(agreeing)
 
 
-def outliers(prices: Sequence[Decimal], fixed: Sequence[bool], rule: BadValueRule) -> list[int]:
-    """Return the indexes of the points of a history that are too far from the point before and the point after.
+def outliers(prices: Mapping[datetime, Decimal], rule: BadValueRule) -> set[datetime]:
+    """Return the times of history prices that are too far from the price before and the price after.
 
-    Args:
-        prices: Of one coin in the order of time, with the stored prices around them; the first and the last are never
-            outliers.
-        fixed: Which of them are stored already.
-        rule: How far is too far.
+    The first and the last one never are.
     """
     most = Decimal(str(rule.max_step_pct))
-    return [
-        index
-        for index in range(1, len(prices) - 1)
-        if not fixed[index]
-        and _step_pct(prices[index - 1], prices[index]) > most
-        and _step_pct(prices[index + 1], prices[index]) > most
-    ]
+    times = sorted(prices)
+    return {
+        ts
+        for before, ts, after in zip(times, times[1:], times[2:], strict=False)
+        if min(_step_pct(prices[before], prices[ts]), _step_pct(prices[after], prices[ts])) > most
+    }

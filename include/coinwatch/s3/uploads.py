@@ -24,7 +24,7 @@ from coinwatch.statistics.processed_csv import PROCESSED_COLUMNS, format_process
 from coinwatch.times import HOUR, floor_hour, format_time
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
-from coinwatch.warehouse.log_reader import forget_position, read_new_lines
+from coinwatch.warehouse.log_reader import commit_positions, forget_position, read_logs
 from coinwatch.warehouse.work import mark_uploads
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def upload_to_s3(app: "App") -> dict[str, int]:
         return {}
     uploaded = dict(upload_partitions(engine, store, app.clock()))
     with engine.begin() as connection:
-        new = read_new_lines(connection, manifest_log(store), app.archive.manifest)
+        (new,) = read_logs(connection, {manifest_log(store): app.archive.manifest})
     if new.restarted:
         log.warning("%s; it is read again, and S3 gets only what it does not have", new.restarted)
     names = [json.loads(line)["name"] for line in new.lines.splitlines()]
     uploaded["archive"] = upload_archive(store, app.settings.archive_path, names)
     with engine.begin() as connection:
-        new.commit(connection)
+        commit_positions(connection, [new])
     log.info("objects uploaded to s3://%s: %s", store.bucket, uploaded)
     return uploaded
 

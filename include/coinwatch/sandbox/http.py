@@ -10,11 +10,16 @@ import flask
 from werkzeug.http import http_date
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from coinwatch.errors import CoinwatchError
+
 HOST = "127.0.0.1"
 
 
-class CannotListen(OSError):
+class CannotListen(CoinwatchError):
     """A port is taken or not allowed; the message names it."""
+
+    retryable = False
+    exit_status = 2
 
 
 class Request(NamedTuple):

@@ -133,7 +133,7 @@ def serve(options: argparse.Namespace) -> int:
         ):
             log.info("the sandbox is ready")
             stop.wait()
-    except (OSError, ValueError) as error:
+    except (CannotListen, OSError, ValueError) as error:
         log.error("the sandbox cannot start: %s", error)
         return 2
     return 0

@@ -31,7 +31,7 @@ CHUNK_BYTES = 4_000_000
 """About this much of the raw logs is stored in one transaction (25,000 rows): a kill costs no more."""
 
 RAW_LOG_CHANGED = "raw_log_changed"
-"""Key of the pipeline issue."""
+"""Key of the pipeline issue about raw logs that somebody has changed."""
 
 _TEXTS = [column.name for column in schema.raw_prices.c if column.name != "ts"]
 
@@ -127,7 +127,7 @@ def _forget_lost_rows(connection: Connection, coin: str, path: Path) -> None:
 
 
 def _report_reread_logs(connection: Connection, reasons: Sequence[str], now: datetime) -> None:
-    """Report logs that are read again; once operators know of it and no other log is, the issue is resolved."""
+    """Report logs that are read again; resolve the issue if operators were notified and none is."""
     if reasons:
         log.warning("read again from the beginning, storing nothing twice: %s", "; ".join(reasons))
         issues.report(

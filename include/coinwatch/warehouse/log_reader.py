@@ -1,4 +1,4 @@
-"""Reading growing logs from the positions where the last reader stopped (design, decision 2)."""
+"""Growing logs, read from the positions where the last reader stopped (design, decision 2)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -35,10 +35,6 @@ class NewLines:
     restarted: str
     tail: bytes
 
-    def commit(self, connection: Connection) -> None:
-        """Store the position after these lines, in the caller's transaction."""
-        commit_positions(connection, [self])
-
 
 def read_logs(connection: Connection, logs: Mapping[str, Path], limit: int | None = None) -> list[NewLines]:
     """Read what was appended to logs since their positions were committed.
@@ -63,13 +59,8 @@ def read_logs(connection: Connection, logs: Mapping[str, Path], limit: int | Non
     return found
 
 
-def read_new_lines(connection: Connection, name: str, path: Path) -> NewLines:
-    """Read what was appended to one log since its position was committed."""
-    return read_logs(connection, {name: path})[0]
-
-
 def commit_positions(connection: Connection, read: Sequence[NewLines]) -> None:
-    """Store the positions after lines that were read, in the caller's transaction."""
+    """Store the positions after lines that were read, in the transaction that stores the lines."""
     rows = [
         {
             "log": new.log,

@@ -138,7 +138,7 @@ price_statistics = Table(
     Column("unchanged_polls", Integer, comment="live polls in a row with exactly this price; null for history"),
     PrimaryKeyConstraint("coin", "currency", "ts"),
     Index("price_statistics_ts", "ts"),
-    comment="What each price meant when seen with those before it; rebuilt from prices at any time",
+    comment="Statistics of each price against the prices before it; rebuilt from prices at any time",
 )
 
 alerts = Table(
@@ -152,7 +152,7 @@ alerts = Table(
     Column("state", Text, nullable=False, comment="of the incident: firing, worse, resolved or corrected"),
     Column("ts", UtcTime, nullable=False, comment="time of the price that raised it"),
     Column("value", Double, comment="the move in percent; null if it is about no move"),
-    Column("threshold", Double, comment="the move from which on the rule is broken, in percent; null if none"),
+    Column("threshold", Double, comment="the move that fires the rule, in percent; null if none"),
     Column("message", Text, nullable=False, comment="the sentence of the notification"),
     Column("raised_at", UtcTime, nullable=False, comment="when it was decided"),
     Column("delivered_at", UtcTime, comment="null until Slack accepted it"),
@@ -295,7 +295,7 @@ silences = Table(
     Column("until", UtcTime, nullable=False, comment="when it ends"),
     Column("reason", Text, nullable=False, comment="why, in words"),
     Column("created_at", UtcTime, nullable=False, comment="when it was set"),
-    comment="What is stored and not sent until then",
+    comment="Alerts and pipeline issues that are stored and not sent until a time",
 )
 
 pipeline_issues = Table(
@@ -325,7 +325,7 @@ pipeline_issues = Table(
 rate_limits = Table(
     "rate_limits",
     metadata,
-    Column("name", Text, primary_key=True, comment="coingecko, or slack: and the fingerprint of a webhook"),
+    Column("name", Text, primary_key=True, comment="coingecko, or slack:<fingerprint of the webhook>"),
     Column("next_at", UtcTime, comment="the earliest time of the next request; null if any time"),
     Column("retry_at", UtcTime, comment="no request before: a response had Retry-After; null if none had"),
     comment="Request pacing shared by all workers",

@@ -15,7 +15,7 @@ def read(warehouse, path):
     def read():
         with warehouse.begin() as connection:
             (new,) = read_logs(connection, {"log": path})
-            new.commit(connection)
+            commit_positions(connection, [new])
         return new.lines, new.start, new.restarted
 
     return read

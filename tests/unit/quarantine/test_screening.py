@@ -2,10 +2,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from coinwatch.quarantine.screening import Decision, Standing, Value, outliers, screen
+from coinwatch.quarantine.screening import Decision, Value, outliers, screen
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -23,18 +21,10 @@ def decide(rules):
 
     def decide(*prices):
         first, *others = values(100, *prices)
-        decisions, _ = screen(Standing(accepted=first), others, rules.defaults.bad_value)
-        return [f"r{len(decision.released)}" if decision.released else decision.verdict[0] for decision in decisions]
+        decisions = screen(others, rules.defaults.bad_value, accepted=first)
+        return ["h" if each.reason else f"r{len(each.released)}" if each.released else "a" for each in decisions]
 
     return decide
-
-
-def test_a_value_far_from_the_one_before_is_quarantined_with_its_reason(rules):
-    first, second = values(100, 1000)
-    assert screen(Standing(accepted=first), [second], rules.defaults.bad_value) == (
-        [Decision(second, "held", "it is 900.0 % above the price before, 100")],
-        Standing(accepted=first, held=(second,)),
-    )
 
 
 @pytest.mark.parametrize(
@@ -57,21 +47,7 @@ def test_values_are_accepted_quarantined_or_released(decide, prices, decided):
 
 
 def test_the_first_value_of_all_is_accepted(rules):
-    assert screen(Standing(), values(5), rules.defaults.bad_value)[0] == [Decision(values(5)[0], "accepted")]
-
-
-@given(prices=st.lists(st.sampled_from([None, 100, 101, 60, 61, 62, 1000]), max_size=30), data=st.data())
-def test_one_by_one_it_is_the_same_as_all_at_once(prices, data, rules):
-    rule = rules.defaults.bad_value
-    polls = values(*prices)
-    whole, end = screen(Standing(), polls, rule)
-    parts, standing = [], Standing()
-    while polls:
-        some = data.draw(st.integers(1, len(polls)))
-        decisions, standing = screen(standing, polls[:some], rule)
-        parts += decisions
-        polls = polls[some:]
-    assert (parts, standing) == (whole, end)
+    assert screen(values(5), rules.defaults.bad_value) == [Decision(values(5)[0])]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +60,6 @@ def test_one_by_one_it_is_the_same_as_all_at_once(prices, data, rules):
         pytest.param([100, 124, 101], [], id="near enough"),
     ],
 )
-def test_a_point_of_history_that_stands_alone_is_found(rules, prices, alone):
-    points = [Decimal(price) for price in prices]
-    assert outliers(points, [False] * len(points), rules.defaults.bad_value) == alone
-    assert outliers(points, [True] * len(points), rules.defaults.bad_value) == []
+def test_a_point_of_history_far_from_both_neighbours_is_found(rules, prices, alone):
+    points = {START + timedelta(hours=hour): Decimal(price) for hour, price in enumerate(prices)}
+    assert outliers(points, rules.defaults.bad_value) == {START + timedelta(hours=hour) for hour in alone}
