@@ -36,12 +36,12 @@ def check(world, warehouse):
 
 @pytest.fixture
 def store(warehouse):
-    """Store a price."""
+    """Store a price of each coin."""
 
-    def store(ts, coin="bitcoin"):
-        row = {"coin": coin, "currency": "usd", "ts": ts, "price": 1, "source": "live", "snapshot": "s"}
+    def store(ts, *coins):
+        common = {"currency": "usd", "ts": ts, "price": 1, "source": "live", "snapshot": "s"}
         with warehouse.begin() as connection:
-            connection.execute(insert(schema.prices), [row])
+            connection.execute(insert(schema.prices), [{"coin": coin} | common for coin in coins or ["bitcoin"]])
 
     return store
 
@@ -86,8 +86,7 @@ def test_a_pipeline_that_works_has_no_issues(world, check, noon, issue):
 
 
 def test_stale_prices_are_one_issue_that_names_the_coins(check, store, noon, issue):
-    store(noon)
-    store(noon, "ethereum")
+    store(noon, "bitcoin", "ethereum")
     assert check(noon + 2 * HOUR, **TWO) == []
     assert check(noon + 2 * HOUR + QUARTER, **TWO) == ["stale"]
     assert issue("stale").coins == "bitcoin,ethereum"
@@ -162,32 +161,24 @@ def test_uploads_that_are_pending_for_two_hours_are_an_issue(world, check, wareh
     assert check(noon, **bucket) == []
 
 
-def test_a_short_request_budget_is_an_issue(check, store, warehouse, noon):
+@pytest.mark.parametrize(("requests", "found"), [(7_999, []), (8_000, ["budget"])])
+def test_a_short_request_budget_is_an_issue(check, store, warehouse, noon, requests, found):
     store(noon)
-
-    def limit(requests):
+    with warehouse.begin() as connection:
         used = {"day": noon.replace(hour=0), "endpoint": "history", "requests": requests}
-        with warehouse.begin() as connection:
-            connection.execute(delete(schema.api_requests))
-            connection.execute(insert(schema.api_requests), [used])
-        return check(noon)
-
-    assert limit(7_999) == []
-    assert limit(8_000) == ["budget"]
-    assert limit(10) == []
+        connection.execute(insert(schema.api_requests), [used])
+    assert check(noon) == found
+    with warehouse.begin() as connection:
+        connection.execute(delete(schema.api_requests))
+    assert check(noon) == []
 
 
-def test_a_value_that_was_quarantined_is_decided_on_without_a_run_of_process_prices(check, warehouse, store, noon):
+def test_a_quarantined_value_is_decided_on_without_a_run_of_process_prices(world, check, warehouse, store, noon):
     store(noon)
-    value = {"coin": "bitcoin", "currency": "usd", "ts": noon, "source": "live", "value": "0.01", "reason": "too low"}
+    value = {"coin": "bitcoin", "currency": "usd", "source": "live", "value": "0.01", "reason": "too low"}
+    value |= {"state": "held", "snapshot": "s", "held_at": noon}
     with warehouse.begin() as connection:
-        rows = [
-            {**value, "ts": noon + hour * HOUR, "state": "held", "snapshot": "s", "held_at": noon} for hour in (1, 2)
-        ]
-        connection.execute(insert(schema.quarantine), rows)
+        connection.execute(insert(schema.quarantine), [value | {"ts": noon + hour * HOUR} for hour in (1, 2)])
     check(noon + 2 * HOUR)
-    with warehouse.begin() as connection:
-        found = connection.execute(schema.alerts.select()).all()
-    assert [(row.coin, row.rule, row.state, row.run_id) for row in found] == [
-        ("bitcoin", "bad_value", "firing", "watch_feed")
-    ]
+    found = world.rows("alerts", "coin", "rule", "state", "run_id")
+    assert found == [("bitcoin", "bad_value", "firing", "watch_feed")]
