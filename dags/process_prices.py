@@ -1,13 +1,17 @@
-"""Whenever a raw log has grown: statistics, anomalies, alerts, the processed CSV and S3.
+"""After each append to a raw log: statistics, anomalies, alerts, the processed CSV and S3.
 
-**Started** by the asset `raw_prices`; also by hand. Each step finds its work in the warehouse: missed events lose none.
+**Started** by the asset `raw_prices`; also by hand. Each step finds its work in the warehouse: a missed event loses
+nothing.
+
 **Reads** new lines of `<coin>_raw.csv`.
 **Writes** the warehouse (connection `warehouse_default`, or `warehouse.db` in the data folder), `<coin>_processed.csv`,
 Slack messages (connection `slack_default`; without it they wait) and S3 objects (`COINWATCH_S3_BUCKET`, connection
 `aws_default`; without a bucket none).
+
 **When it fails** the task's log says what happened and what to do. The next run, or clearing the task, does the rest.
-**Safe to run again:** yes. Only a Slack message can be sent twice, if its task is killed before it has noted Slack's
-answer; both then have the same alert id.
+
+**Safe to run again:** yes. Only a Slack message can be sent twice, if its task is killed before it has stored Slack's
+answer; both have the same alert id.
 """
 
 from airflow.sdk import dag, get_current_context, task
@@ -39,21 +43,21 @@ def process_prices():
 
     @task
     def compute_rolling_statistics() -> dict[str, int]:
-        """Compute the statistics of each new price, and of those after it."""
+        """Compute the statistics of each new price and of those after it."""
         from coinwatch.statistics import compute
 
         return compute.compute_rolling_statistics(App())
 
     @task
     def detect_anomalies() -> list[str]:
-        """Detect abnormal moves, and store an alert for each."""
+        """Detect anomalies, and store an alert for each transition of an incident."""
         from coinwatch.alerts import incidents
 
         return incidents.detect_anomalies(App(), get_current_context()["run_id"])
 
     @task
     def send_slack_alerts() -> int:
-        """Deliver the alerts that Slack does not have yet."""
+        """Send the alerts and pipeline issues that are due."""
         from coinwatch.slack import deliver
 
         return deliver.send_slack_alerts(App())
@@ -67,7 +71,7 @@ def process_prices():
 
     @task(outlets=[S3_UPLOADED])
     def upload_to_s3() -> dict[str, int]:
-        """Upload the hours that have changed, and the snapshots that are new."""
+        """Upload the partitions that changed, and new snapshots."""
         from coinwatch.s3 import uploads
 
         return publish_through(S3_UPLOADED, s3_prices, uploads.upload_to_s3(App()))

@@ -1,8 +1,8 @@
 """By hand: upload what S3 does not have yet, and the whole processed CSV of each coin.
 
-For a new bucket or prefix: every partition is compared with the SHA-256 that the warehouse noted at its last upload,
-and uploaded if it differs; every snapshot is written unless S3 has it. Then the whole processed CSV of each coin goes
-to `latest/<coin>_processed.csv`.
+For a new bucket or prefix: every partition is compared with the SHA-256 of its last upload, and uploaded if it differs;
+every snapshot is written unless S3 has it. Then the whole processed CSV of each coin is uploaded to
+`latest/<coin>_processed.csv`.
 
 **Started** by hand only.
 
@@ -30,7 +30,7 @@ from coinwatch.tasks import DEFAULT_ARGS, START_DATE
     tags=["operate"],
 )
 def upload_processed_csv_to_s3():
-    """Upload everything that S3 does not have."""
+    """Upload everything that S3 does not have yet."""
 
     @task
     def upload_missing() -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Every 15 minutes: does the pipeline work, and are operators notified of what they should know?
+"""Every 15 minutes: check the pipeline itself, send what is due to Slack, and write the heartbeat.
 
-Checks for stale prices, a late run, undelivered alerts, an upload backlog, failed tasks and a short request budget;
-sends what is due to Slack; and writes a heartbeat. Operators get a message when an issue opens, once a day while it
-stays open and nobody acknowledged it, and when it is resolved.
+The checks: stale prices, a late run, undelivered alerts, pending uploads, failed tasks and a short request budget. Each
+one that fails is a pipeline issue. Operators are notified when it opens, once a day until it is resolved or
+acknowledged, and when it is resolved.
 
 **Started** by the clock, five minutes past each quarter of an hour; also by hand.
 
@@ -12,8 +12,8 @@ CoinGecko.
 `heartbeat.json` in the data folder, and calls `COINWATCH_HEARTBEAT_URL` if that is set.
 
 **When it fails** the task's log says what to do. `deliver_waiting` fails only if an operator has to act: the webhook is
-revoked or wrong. While operators cannot be notified of an open issue the heartbeat URL is not called, so a monitor
-outside notices.
+revoked or wrong. While operators cannot be notified of an open issue the heartbeat URL is not called, so an outside
+monitor notices.
 
 **Safe to run again:** yes, at any time; no notification is sent twice.
 """
@@ -35,7 +35,7 @@ from coinwatch.tasks import DEFAULT_ARGS, START_DATE
     tags=["operate"],
 )
 def watch_feed():
-    """Watch the pipeline itself."""
+    """Check the pipeline itself."""
 
     @task
     def check_feed() -> list[str]:
@@ -46,7 +46,7 @@ def watch_feed():
 
     @task
     def deliver_waiting() -> int:
-        """Send what Slack does not have yet."""
+        """Send the alerts and pipeline issues that are due."""
         from coinwatch.health import checks
 
         return checks.deliver_waiting(App())
@@ -54,7 +54,7 @@ def watch_feed():
     # Also when Slack is down.
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def write_heartbeat() -> str:
-        """Show a monitor outside that the pipeline works."""
+        """Write the heartbeat file and call the heartbeat URL."""
         from coinwatch.health import heartbeat
 
         return heartbeat.write_heartbeat(App())

@@ -1,4 +1,4 @@
-"""What the steps work with: settings, rules, clock, and a client for each service, created at first use."""
+"""What the steps work with: settings, clock, rules, and a client for each service, created at first use."""
 
 import logging
 import time
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from coinwatch.rules import RuleBook
     from coinwatch.s3.store import S3Store
     from coinwatch.slack.channels import Slack
-    from coinwatch.slack.webhook import ChartUploads, Webhook
+    from coinwatch.slack.webhook import ChartUploads
 
 log = logging.getLogger(__name__)
 
 COINGECKO_URL = "https://api.coingecko.com/api/v3"
-"""Used without a connection or a host in it."""
+"""Used without a connection, or with one that has no host."""
 
 
 class ConnectionProblem(CoinwatchError):
@@ -38,7 +38,7 @@ class ConnectionProblem(CoinwatchError):
 
 
 def utc_now() -> datetime:
-    """Return the present; steps read it from ``app.clock``."""
+    """Return the present, for ``App.clock``."""
     return datetime.now(UTC)
 
 
@@ -94,13 +94,8 @@ class App:
         if connection is None:
             log.info("no connection %s: using CoinGecko's keyless API", s.COINGECKO_CONN_ID)
             return CoinGeckoClient(COINGECKO_URL, clock=self.clock, meter=meter)
-        return CoinGeckoClient(
-            base_url(connection),
-            clock=self.clock,
-            meter=meter,
-            api_key=connection.password or "",
-            plan=plan,
-        )
+        key = connection.password or ""
+        return CoinGeckoClient(base_url(connection), clock=self.clock, meter=meter, api_key=key, plan=plan)
 
     @cached_property
     def warehouse(self) -> "Engine":
@@ -134,8 +129,13 @@ class App:
     def slack(self) -> "Slack":
         """The Slack channels that are configured."""
         from coinwatch.slack.channels import Slack
+        from coinwatch.slack.webhook import open_webhook
 
-        return Slack(_webhook(s.SLACK_CONN_ID), _webhook(s.FAILURES_CONN_ID), _chart_uploads())
+        alerts, failures = (
+            open_webhook(conn_id) if find_connection(conn_id) else None
+            for conn_id in (s.SLACK_CONN_ID, s.FAILURES_CONN_ID)
+        )
+        return Slack(alerts, failures, _chart_uploads())
 
     @cached_property
     def s3(self) -> "S3Store | None":
@@ -150,13 +150,13 @@ class App:
         # With boto3's defaults an unreachable endpoint blocks each upload for minutes.
         config = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 3})
         wanted = S3Hook(aws_conn_id=s.AWS_CONN_ID).conn_config.botocore_config
-        # The hook uses one configuration, the connection's or ours: merged, with the connection's values first.
+        # The hook takes the connection's configuration or this one: merged, the connection's values win.
         client = S3Hook(aws_conn_id=s.AWS_CONN_ID, config=config.merge(wanted) if wanted else config).get_conn()
         return S3Store(client, self.settings.s3_bucket, self.settings.s3_prefix)
 
     @property
     def simulated(self) -> bool:
-        """Whether the prices come from the sandbox; every message says so."""
+        """Whether the prices come from the sandbox."""
         connection = find_connection(s.COINGECKO_CONN_ID)
         return connection is not None and bool(connection.extra_dejson.get("simulated"))
 
@@ -184,14 +184,9 @@ def coingecko_plan(connection: Any | None) -> "Plan":
 
 
 def base_url(connection: Any) -> str:
-    """Return the base URL of an HTTP connection.
-
-    Raises:
-        ConnectionProblem: The host contains a secret or a query, or the schema is not http or https.
-    """
+    """Return the base URL of ``coingecko_default``; logs and messages show it, so it must not contain a key."""
     host = connection.host or COINGECKO_URL
     if "@" in host or "?" in host:
-        # Logs and messages show the URL.
         raise ConnectionProblem(
             f"connection {connection.conn_id}: the host contains '@' or '?'; put the key into the password, and only "
             f"the base URL into the host, for example {COINGECKO_URL}"
@@ -208,12 +203,6 @@ def base_url(connection: Any) -> str:
         name, slash, path = rest.partition("/")
         host = f"{scheme}://{name}:{connection.port}{slash}{path}"
     return str(host)
-
-
-def _webhook(conn_id: str) -> "Webhook | None":
-    from coinwatch.slack.webhook import open_webhook
-
-    return None if find_connection(conn_id) is None else open_webhook(conn_id)
 
 
 def _chart_uploads() -> "ChartUploads | None":

@@ -1,10 +1,8 @@
 """`coinwatch doctor`: check everything the pipeline needs, one line each, with what to do.
 
-Sends one request to CoinGecko, which counts; posts to Slack only if asked to; leaves nothing in the bucket.
+It sends one request to CoinGecko, which counts; posts to Slack only with --post; leaves nothing in the bucket.
 """
 
-import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -12,7 +10,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -29,6 +26,7 @@ from coinwatch.coingecko.answers import read_quotes
 from coinwatch.coingecko.errors import CoinGeckoError
 from coinwatch.coingecko.requests import COINS_PER_REQUEST
 from coinwatch.errors import CoinwatchError
+from coinwatch.files import create_file, locked
 from coinwatch.s3.store import S3Conflict
 from coinwatch.settings import COINGECKO_CONN_ID, FAILURES_CONN_ID, SLACK_CONN_ID, SettingsError, load_settings
 from coinwatch.slack.blocks import SlackMessage
@@ -38,7 +36,7 @@ from coinwatch.times import compact_time, format_time
 from coinwatch.warehouse import schema
 
 Verdict = Literal["ok", "warn", "FAIL"]
-"""``warn``: the pipeline works, but less than it could; ``FAIL``: it will not work."""
+"""``warn``: the pipeline works, with limits; ``FAIL``: it does not work."""
 
 Result = tuple[Verdict, str]
 
@@ -51,43 +49,33 @@ CLOCK_SKEW = timedelta(minutes=2)
 HOSTS = {"pro": "pro-api.coingecko.com", "demo": "api.coingecko.com", "keyless": "api.coingecko.com"}
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found, and what to do about it."""
-
-    check: str
-    verdict: Verdict
-    text: str
-
-    def __str__(self) -> str:
-        """Return one line."""
-        return f"{self.verdict:<5} {self.check:<10} {' '.join(self.text.split())}"
-
-
 def run(say: Callable[[str], None], now: Callable[[], datetime], *, post_message: bool) -> int:
-    """Make all checks, print what they find, and return the exit status: 1 if the pipeline will not work."""
+    """Make all checks, print a line for each, and return the exit status: 1 if the pipeline does not work."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     verdicts = []
-    for finding in examine(now, post_message=post_message):
-        say(str(finding))
-        verdicts.append(finding.verdict)
+    for check, verdict, text in examine(now, post_message=post_message):
+        say(f"{verdict:<5} {check:<10} {' '.join(text.split())}")
+        verdicts.append(verdict)
     failed, warned = verdicts.count("FAIL"), verdicts.count("warn")
     say(f"{len(verdicts)} checks: {failed} failed, {warned} with a warning")
     return 1 if failed else 0
 
 
-def examine(now: Callable[[], datetime], *, post_message: bool) -> Iterator[Finding]:
+def examine(now: Callable[[], datetime], *, post_message: bool) -> Iterator[tuple[str, Verdict, str]]:
     """Make all checks; one that fails stops none of the others.
 
     Args:
         now: The clock that is checked.
         post_message: Whether to post a test message to Slack.
+
+    Yields:
+        Name, verdict and text of each check.
     """
     try:
         app = App(load_settings(), now)
     except SettingsError as error:
-        yield Finding("settings", "FAIL", str(error))
+        yield "settings", "FAIL", str(error)
         return
     answer: list[Answer] = []
     checks: dict[str, Callable[[App], Result]] = {
@@ -103,13 +91,11 @@ def examine(now: Callable[[], datetime], *, post_message: bool) -> Iterator[Find
     }
     for name, check in checks.items():
         try:
-            yield Finding(name, *check(app))
-        except CoinwatchError as error:
-            yield Finding(name, "FAIL", str(error))
+            yield name, *check(app)
         except SQLAlchemyError as error:
-            yield Finding(name, "FAIL", f"the database does not answer: {str(error).splitlines()[0]}")
-        except OSError as error:
-            yield Finding(name, "FAIL", f"{type(error).__name__}: {error}")
+            yield name, "FAIL", f"the database does not answer: {str(error).splitlines()[0]}"
+        except (CoinwatchError, OSError) as error:
+            yield name, "FAIL", str(error)
 
 
 def _settings(app: App) -> Result:
@@ -128,10 +114,8 @@ def _airflow(_: App) -> Result:
         with create_session() as session:
             slots = session.scalar(select(Pool.slots).where(Pool.pool == COINGECKO_POOL))
     except SQLAlchemyError as error:
-        text = (
-            f"the database does not answer ({str(error).splitlines()[0]}): connections come from the environment only"
-        )
-        return "FAIL", f"{text}. Start it once (`make run LIVE=1`), or set AIRFLOW_HOME; it is {home}"
+        text = f"the database does not answer ({str(error).splitlines()[0]}): only connections of the environment work"
+        return "FAIL", f"{text}. Start Airflow once (`make run LIVE=1`), or correct AIRFLOW_HOME, which is {home}"
     if slots is None:
         text = f"no pool {COINGECKO_POOL}: tasks that poll CoinGecko never start (AIRFLOW_HOME is {home})"
         return "FAIL", f'{text}. Run `airflow pools set {COINGECKO_POOL} 1 "Requests to CoinGecko"`'
@@ -146,7 +130,7 @@ def _key(_: App) -> Result:
     url = base_url(connection)
     host = urlsplit(url).hostname
     if host in HOSTS.values() and host != HOSTS[plan]:
-        text = f"connection {COINGECKO_CONN_ID}: a {plan} key needs https://{HOSTS[plan]}/api/v3, but the host is {url}"
+        text = f"connection {COINGECKO_CONN_ID}: plan {plan} needs https://{HOSTS[plan]}/api/v3, but the host is {url}"
         return "FAIL", f'{text}. Correct the host, or "plan" in the extra'
     if plan == "keyless":
         return "warn", f"connection {COINGECKO_CONN_ID} has no key (password): requests to {url} are keyless"
@@ -158,7 +142,8 @@ def _coingecko(app: App, answer: list[Answer]) -> Result:
     try:
         answer.append(app.client.simple_price(coins, app.settings.currency))
     except CoinGeckoError as error:
-        answer.extend([error.answer] if error.answer else [])
+        if error.answer:
+            answer.append(error.answer)
         raise
     rows, rejects = read_quotes(answer[0], coins, app.settings.currency, app.clock(), "doctor")
     text = f"{len(rows)} of {len(coins)} coins have a price"
@@ -203,16 +188,17 @@ def _s3(app: App) -> Result:
     key = f"doctor/{compact_time(app.clock())}-{secrets.token_hex(4)}.json"
     where = f"s3://{store.bucket}/{store.full_key('')}"
     store.put_once(key, b'{"written": "first"}')
-    is_kept = False
     try:
         store.put_once(key, b'{"written": "second"}')
     except S3Conflict:
         is_kept = True
+    else:
+        is_kept = False
     finally:
         left = store.delete(key)
     if not is_kept:
         return "FAIL", f"{where} ignores If-None-Match, so a snapshot could be overwritten: use storage that honours it"
-    text = f"{where} is writable, and keeps what is written once"
+    text = f"{where} is writable, and writes an object only once"
     return ("warn", f"{text}; {left}") if left else ("ok", text)
 
 
@@ -221,33 +207,27 @@ def _warehouse(app: App) -> Result:
     found = status.read(app)
     newest = max((coin.last for coin in found.coins if coin.last), default=None)
     prices = f"{sum(coin.rows for coin in found.coins):,} prices" + (f" up to {format_time(newest)}" if newest else "")
-    lines = [f"{url} has schema {schema.VERSION} and {prices}"]
+    text = f"{url} has schema {schema.VERSION} and {prices}"
     if found.budget is not None:
-        lines.append(f"{found.budget}")
+        text += f". {found.budget}"
     if found.issues:
-        lines.append(f"open issues: {'; '.join(issue.title for issue in found.issues)}")
+        text += f". Open issues: {'; '.join(issue.title for issue in found.issues)}"
     is_fine = not found.issues and not (found.budget and found.budget.is_short)
-    return ("ok" if is_fine else "warn"), ". ".join(lines)
+    return ("ok" if is_fine else "warn"), text
 
 
 def _disk(app: App) -> Result:
     folder = app.settings.archive_path
     probe = folder / f".doctor-{secrets.token_hex(4)}"
-    twin = probe.with_suffix(".twin")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with probe.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.link(probe, twin)
+        with locked(probe):
+            create_file(probe, b"")
     except OSError as error:
-        advice = "the archive needs hard links and flock: set COINWATCH_DATA_DIR to a file system that has them"
-        if error.errno in (errno.EACCES, errno.EROFS):
-            advice = f"let the user with id {os.getuid()} write there, or set COINWATCH_DATA_DIR to another folder"
-        return "FAIL", f"{folder} is not usable ({error.strerror}): {advice}"
+        needed = f"the user with id {os.getuid()} must be able to write there, with hard links and flock"
+        return "FAIL", f"{folder} is not usable ({error.strerror}): {needed}. Or correct COINWATCH_DATA_DIR"
     finally:
-        for path in (probe, twin):
-            with suppress(OSError):
-                path.unlink()
+        for path in folder.glob(f"*{probe.name}*"):
+            path.unlink()
     free = shutil.disk_usage(folder).free
     text = f"{folder} is writable; {free / 2**30:,.1f} GiB are free"
     return ("ok", text) if free >= FREE_BYTES else ("warn", f"{text}: make room")

@@ -1,15 +1,15 @@
-"""How do things stand? Read once from the warehouse, for the watch, the doctor, the command, reports and the page."""
+"""The status: what the warehouse and the files have, and what is left to do, for `watch_feed` and the commands."""
 
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from sqlalchemy import Connection, Text, column, func, select, values
+from sqlalchemy import Connection, Row, Text, column, func, select, values
 
-from coinwatch.alerts.incidents import open_incidents
 from coinwatch.coingecko.requests import Budget, budget
 from coinwatch.errors import CoinwatchError
 from coinwatch.health import issues
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 LAYERS = ("raw", "processed", "archive")
 
 NAMES_SHOWN = 5
-
-Model = TypeVar("Model", bound=BaseModel)
 
 _a = schema.alerts.c
 _p = schema.prices.c
@@ -61,16 +59,6 @@ class AlertStatus(BaseModel):
     delivery_error: str | None
 
 
-class IncidentStatus(BaseModel):
-    """An open incident."""
-
-    id: str
-    coin: str
-    rule: str
-    state: str
-    opened_at: datetime
-
-
 class IssueStatus(BaseModel):
     """An open pipeline issue."""
 
@@ -82,27 +70,6 @@ class IssueStatus(BaseModel):
     opened_at: datetime
 
 
-class Undelivered(BaseModel):
-    """Alerts that Slack does not have yet; ``oldest`` and ``error`` are those of the pending ones."""
-
-    pending: int = 0
-    oldest: datetime | None = None
-    error: str | None = None
-    not_configured: int = 0
-
-
-class Backlog(BaseModel):
-    """What S3 does not have yet: partitions, and the snapshots in the manifest's last bytes."""
-
-    partitions: int = 0
-    manifest_bytes: int = 0
-
-    def __str__(self) -> str:
-        """Return it for messages; empty if nothing is left."""
-        counts = ((self.partitions, "partitions"), (self.manifest_bytes, "bytes of the archive's manifest"))
-        return " and ".join(f"{count:,} {what}" for count, what in counts if count)
-
-
 class Status(BaseModel):
     """How things stand.
 
@@ -112,7 +79,8 @@ class Status(BaseModel):
         alerts: Of the last 24 hours, newest first.
         objects: What S3 has, by layer.
         left: Work that is left, a sentence each.
-        incidents: Open ones, oldest first; so are the issues.
+        issues: Open ones, oldest first.
+        budget: This month's requests; None if the connection to CoinGecko is wrong.
     """
 
     at: datetime
@@ -122,10 +90,7 @@ class Status(BaseModel):
     alerts: list[AlertStatus]
     objects: dict[str, int]
     left: list[str]
-    incidents: list[IncidentStatus]
     issues: list[IssueStatus]
-    undelivered: Undelivered
-    backlog: Backlog
     budget: Budget | None
 
     @property
@@ -135,35 +100,25 @@ class Status(BaseModel):
 
 
 def read(app: "App", as_of: datetime | None = None) -> Status:
-    """Return how things stand.
-
-    Args:
-        app: The app.
-        as_of: A run's as-of time; without it the newest price of each coin is returned.
-    """
-    now = app.clock()
+    """Return how things stand, with the prices of an as-of time or else the newest price of each coin."""
+    now, settings = app.clock(), app.settings
     # In a transaction of its own.
     requests = read_budget(app)
+    day_ago = (as_of or now) - timedelta(hours=24)
+    recent = select(schema.alerts).where(_a.raised_at >= day_ago).order_by(_a.raised_at.desc(), _a.id)
     with app.warehouse.begin() as connection:
-        backlog = upload_backlog(connection, app.settings)
+        alerts, found = connection.execute(recent).all(), issues.open_issues(connection)
         return Status(
             at=now,
             as_of=as_of,
             simulated=app.simulated,
-            coins=_coins(connection, app.settings, as_of),
-            alerts=_alerts(connection, (as_of or now) - timedelta(hours=24)),
-            objects=_objects(connection, app.settings),
-            left=_left(connection, app.settings, backlog),
-            incidents=_rows(IncidentStatus, open_incidents(connection)),
-            issues=_rows(IssueStatus, issues.open_issues(connection)),
-            undelivered=undelivered(connection),
-            backlog=backlog,
+            coins=_coins(connection, settings, as_of),
+            alerts=[AlertStatus.model_validate(row, from_attributes=True) for row in alerts],
+            objects=_objects(connection, settings),
+            left=_left(connection, settings),
+            issues=[IssueStatus.model_validate(row, from_attributes=True) for row in found],
             budget=requests,
         )
-
-
-def _rows(model: type[Model], rows: Sequence[Any]) -> list[Model]:
-    return [model.model_validate(row, from_attributes=True) for row in rows]
 
 
 def read_budget(app: "App") -> Budget | None:
@@ -183,34 +138,36 @@ def newest_prices(connection: Connection, settings: Settings) -> dict[str, datet
     return {row.coin: row.ts for row in rows if row.ts is not None}
 
 
-def undelivered(connection: Connection) -> Undelivered:
-    """Return the alerts that Slack does not have yet."""
-    query = select(_a.delivery, func.count(), func.min(_a.raised_at), func.max(_a.delivery_error))
-    found = Undelivered()
-    for delivery, count, oldest, error in connection.execute(
-        query.where(_a.delivery.in_(("pending", "not_configured"))).group_by(_a.delivery)
-    ):
-        if delivery == "pending":
-            found.pending, found.oldest, found.error = count, oldest, error
-        else:
-            found.not_configured = count
-    return found
+def undelivered(connection: Connection) -> Row[Any]:
+    """Return how many alerts Slack does not have yet.
+
+    Returns:
+        ``pending`` and ``not_configured``: the numbers of alerts; ``oldest`` and ``error``: of the pending ones.
+    """
+    pending = _a.delivery == "pending"
+    query = select(
+        func.count().filter(pending).label("pending"),
+        func.min(_a.raised_at).filter(pending).label("oldest"),
+        func.max(_a.delivery_error).filter(pending).label("error"),
+        func.count().filter(_a.delivery == "not_configured").label("not_configured"),
+    )
+    return connection.execute(query.where(_a.delivery.in_(("pending", "not_configured")))).one()
 
 
-def upload_backlog(connection: Connection, settings: Settings) -> Backlog:
-    """Return what S3 does not have yet; empty without a bucket."""
+def upload_backlog(connection: Connection, settings: Settings) -> str:
+    """Return what S3 does not have yet; empty if nothing is left, or without a bucket."""
     if not settings.s3_bucket:
-        return Backlog()
+        return ""
     partitions = connection.execute(select(func.count()).select_from(schema.pending_uploads)).scalar_one()
     manifest = settings.archive_path / "manifest.jsonl"
     prefix = f"{settings.s3_prefix}/" if settings.s3_prefix else ""
-    read = _positions(connection).get(f"manifest:{prefix}{settings.s3_bucket}", 0)
-    size = manifest.stat().st_size if manifest.exists() else 0
-    return Backlog(partitions=partitions, manifest_bytes=max(0, size - read))
+    unread = _size(manifest) - _positions(connection).get(f"manifest:{prefix}{settings.s3_bucket}", 0)
+    counts = ((partitions, "partitions"), (unread, "bytes of the archive's manifest"))
+    return " and ".join(f"{count:,} {what}" for count, what in counts if count > 0)
 
 
 def named(names: Sequence[str]) -> str:
-    """Return names for a sentence, the first few and how many more there are."""
+    """Return names for a sentence: the first few, and how many more there are."""
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
@@ -238,11 +195,6 @@ def _coins(connection: Connection, settings: Settings, as_of: datetime | None) -
     ]
 
 
-def _alerts(connection: Connection, since: datetime) -> list[AlertStatus]:
-    query = select(schema.alerts).where(_a.raised_at >= since).order_by(_a.raised_at.desc(), _a.id)
-    return _rows(AlertStatus, connection.execute(query).all())
-
-
 def _objects(connection: Connection, settings: Settings) -> dict[str, int]:
     o = schema.s3_objects.c
     prefix = f"{settings.s3_prefix}/" if settings.s3_prefix else ""
@@ -256,15 +208,20 @@ def _positions(connection: Connection) -> dict[str, int]:
     return {row.log: row.position for row in connection.execute(select(table.c.log, table.c.position))}
 
 
-def _left(connection: Connection, settings: Settings, backlog: Backlog) -> list[str]:
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _left(connection: Connection, settings: Settings) -> list[str]:
     read, left = _positions(connection), []
     for coin in settings.coins:
         path = settings.raw_path(coin)
-        unread = (path.stat().st_size if path.exists() else 0) - read.get(f"raw:{coin}", 0)
+        unread = _size(path) - read.get(f"raw:{coin}", 0)
         if unread > 0:
             left.append(f"{unread:,} bytes of {path} are not in the warehouse")
     work = connection.execute(select(schema.pending_work).order_by(_w.step, _w.since, _w.coin))
     for step, group in groupby(work, lambda row: row.step):
         rows = list(group)
         left.append(f"{step}: work is left for {named([row.coin for row in rows])}, from {format_time(rows[0].since)}")
-    return [*left, f"{backlog} are not in S3"] if str(backlog) else left
+    backlog = upload_backlog(connection, settings)
+    return [*left, f"{backlog} are not in S3"] if backlog else left

@@ -20,11 +20,13 @@ def app(tmp_path):
     return lambda: App(load_settings(data_dir=tmp_path))
 
 
-def test_without_connections_coingecko_is_keyless_and_nothing_else_is_configured(app):
+def test_without_connections_coingecko_is_keyless_and_nothing_else_is_configured(app, connect):
     found = app()
     assert found.client.base_url == "https://api.coingecko.com/api/v3"
     assert (found.slack.alerts, found.slack.failures, found.s3, found.simulated) == (None, None, None, False)
     assert found.airflow_url == "http://localhost:8080"
+    connect("coingecko_default", conn_type="http", extra={"simulated": True})
+    assert app().simulated
 
 
 def test_alerts_and_pipeline_issues_have_a_channel_each(app, connect):
@@ -38,9 +40,7 @@ def test_alerts_and_pipeline_issues_have_a_channel_each(app, connect):
 @pytest.mark.parametrize(
     ("connection", "url"),
     [
-        pytest.param(
-            {"host": "https://pro-api.coingecko.com/api/v3/"}, "https://pro-api.coingecko.com/api/v3", id="url"
-        ),
+        pytest.param({"host": "https://proxy.local/api/v3/"}, "https://proxy.local/api/v3", id="url"),
         pytest.param({"host": "proxy.local/api/v3", "port": 81}, "https://proxy.local:81/api/v3", id="host and port"),
         pytest.param({"host": "proxy.local/api", "schema": "http"}, "http://proxy.local/api", id="schema"),
         pytest.param({}, "https://api.coingecko.com/api/v3", id="only a key"),
@@ -52,41 +52,39 @@ def test_the_base_url_comes_from_the_connection(app, connect, connection, url):
 
 
 @pytest.mark.parametrize(
-    ("connection", "text"),
+    ("client", "connection", "text"),
     [
-        pytest.param({"extra": {"plan": "gold"}}, "allowed are demo and pro", id="plan"),
-        pytest.param({"host": "x", "schema": "api/v3"}, "put the whole base URL into the host", id="schema"),
-        pytest.param({"host": "https://me:secret@host/api/v3"}, "put the key into the password", id="key before host"),
-        pytest.param({"host": "https://host/api/v3?key=secret"}, "put the key into the password", id="key in a query"),
+        pytest.param("client", {"extra": {"plan": "gold"}}, "allowed are demo and pro", id="plan"),
+        pytest.param("client", {"host": "x", "schema": "api"}, "put the whole base URL into the host", id="schema"),
+        pytest.param("client", {"host": "https://me:secret@host"}, "the key into the password", id="key before host"),
+        pytest.param("client", {"host": "https://host?key=secret"}, "the key into the password", id="key in a query"),
+        pytest.param("warehouse", {"conn_type": "sqlite"}, "the path of the SQLite file", id="no path"),
+        pytest.param("warehouse", {"conn_type": "mysql"}, "allowed are postgres and sqlite", id="database"),
     ],
 )
-def test_a_wrong_connection_to_coingecko_says_what_to_do(app, connect, connection, text):
-    connect("coingecko_default", conn_type="http", **connection)
+def test_a_wrong_connection_says_what_to_do(app, connect, client, connection, text):
+    conn_id = {"client": "coingecko_default", "warehouse": "warehouse_default"}[client]
+    connect(conn_id, **{"conn_type": "http", **connection})
     with pytest.raises(ConnectionProblem) as error:
-        app().client  # noqa: B018 - created at first use
+        getattr(app(), client)
     assert text in str(error.value)
     assert "secret" not in str(error.value)
     assert not error.value.retryable
 
 
-@pytest.mark.parametrize(
-    ("connection", "seconds"),
-    [
-        pytest.param(None, 12, id="no connection"),
-        pytest.param({}, 12, id="no key"),
-        pytest.param({"password": "k"}, 2, id="demo"),
-        pytest.param({"password": "k", "extra": {"plan": "pro"}}, 0.24, id="pro"),
-    ],
-)
-def test_requests_are_paced_by_the_plan(app, connect, connection, seconds):
-    if connection is not None:
-        connect("coingecko_default", conn_type="http", **connection)
-    assert app().client.meter.interval.total_seconds() == seconds
+def test_requests_are_paced_by_the_plan_unless_the_settings_do(app, connect, monkeypatch):
+    def interval():
+        return app().client.meter.interval.total_seconds()
 
-
-def test_requests_are_paced_by_the_settings_first(app, monkeypatch):
+    assert interval() == 12
+    connect("coingecko_default", conn_type="http")
+    assert interval() == 12, "without a key"
+    connect("coingecko_default", conn_type="http", password="k")
+    assert interval() == 2, "demo"
+    connect("coingecko_default", conn_type="http", password="k", extra={"plan": "pro"})
+    assert interval() == 0.24
     monkeypatch.setenv("COINWATCH_COINGECKO_PER_MINUTE", "60")
-    assert app().client.meter.interval.total_seconds() == 1
+    assert interval() == 1
 
 
 def test_the_warehouse_is_in_the_data_folder_unless_its_connection_says_where(app, connect, tmp_path):
@@ -98,21 +96,8 @@ def test_the_warehouse_is_in_the_data_folder_unless_its_connection_says_where(ap
     assert app().warehouse_url == "postgresql+psycopg://me:p@db/prices"
 
 
-@pytest.mark.parametrize(
-    ("connection", "text"),
-    [
-        pytest.param({"conn_type": "sqlite"}, "the path of the SQLite file", id="no path"),
-        pytest.param({"conn_type": "mysql"}, "allowed are postgres and sqlite", id="type"),
-    ],
-)
-def test_a_wrong_connection_to_the_warehouse_says_what_to_do(app, connect, connection, text):
-    connect("warehouse_default", **connection)
-    with pytest.raises(ConnectionProblem, match=text):
-        app().warehouse  # noqa: B018 - created at first use
-
-
-def test_the_connections_values_for_s3_come_before_ours(app, connect, monkeypatch):
-    """A server such as MinIO may find buckets by their path only."""
+def test_the_connections_values_for_s3_win(app, connect, monkeypatch):
+    """MinIO, for example, may need buckets in the path."""
     monkeypatch.setenv("COINWATCH_S3_BUCKET", "prices")
     extra = {"endpoint_url": "http://minio:9000", "region_name": "us-east-1"}
     wanted = {"s3": {"addressing_style": "path"}, "read_timeout": 99}
@@ -121,8 +106,3 @@ def test_the_connections_values_for_s3_come_before_ours(app, connect, monkeypatc
     assert (config.s3["addressing_style"], config.read_timeout, config.connect_timeout) == ("path", 99, 10)
     connect("aws_default", conn_type="aws", login="k", password="s", extra=extra)
     assert app().s3._client.meta.config.read_timeout == 30
-
-
-def test_the_sandbox_says_that_its_prices_are_simulated(app, connect):
-    connect("coingecko_default", conn_type="http", extra={"simulated": True})
-    assert app().simulated

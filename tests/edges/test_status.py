@@ -4,9 +4,8 @@ import pytest
 from sqlalchemy import event, insert
 
 from coinwatch import status
-from coinwatch.app import ConnectionProblem
 from coinwatch.health import issues
-from coinwatch.status import AlertStatus, Backlog, CoinStatus, IncidentStatus, IssueStatus, Status, Undelivered
+from coinwatch.status import AlertStatus, CoinStatus, IssueStatus, Status
 from coinwatch.warehouse import schema
 
 HOUR = timedelta(hours=1)
@@ -29,11 +28,6 @@ def world(make_world):
     return make_world(coins=("bitcoin", "ethereum"), s3_bucket="bucket", s3_prefix="in_it")
 
 
-def price(ts, source="live"):
-    key = {"coin": "bitcoin", "currency": "usd", "ts": ts}
-    return key | {"price": 101.5, "source": source, "snapshot": "s"}
-
-
 def alert(name, raised_at, delivery):
     row = {"id": name, "coin": "bitcoin", "currency": "usd", "rule": "move_1h", "severity": "warning"}
     row |= {"state": "firing", "ts": raised_at, "message": f"message {name}", "raised_at": raised_at, "run_id": "r"}
@@ -42,17 +36,15 @@ def alert(name, raised_at, delivery):
 
 @pytest.fixture
 def stored(world, noon):
-    """Bitcoin with prices, statistics, alerts and an incident; nothing of Ethereum; an issue; files and objects."""
+    """Bitcoin with prices, statistics and alerts; nothing of Ethereum; an issue; files and objects."""
     keys = ["in_it/raw/1", "in_it/raw/2", "in_it/archive/1", "inXit/raw/1", "raw/1"]
     objects = [{"bucket": "bucket", "key": key, "sha256": "", "uploaded_at": noon} for key in keys]
     work = {"step": "statistics", "currency": "usd", "since": noon}
-    incident = {"coin": "bitcoin", "currency": "usd", "rule": "move_1h", "id": "i", "state": "worse"}
-    incident |= {column.name: noon for column in schema.incidents.c if column.name.endswith("_at")}
+    bitcoin = {"coin": "bitcoin", "currency": "usd", "ts": noon}
+    price = bitcoin | {"price": 101.5, "source": "live", "snapshot": "s"}
     rows = {
-        schema.prices: [price(noon), price(noon - 90 * 24 * HOUR, "history")],
-        schema.price_statistics: [
-            {"coin": "bitcoin", "currency": "usd", "ts": noon, "sigma_samples": 60, "sigma_variance": 1.0} | STATISTICS
-        ],
+        schema.prices: [price, price | {"ts": noon - 90 * 24 * HOUR, "source": "history"}],
+        schema.price_statistics: [bitcoin | {"sigma_samples": 60, "sigma_variance": 1.0} | STATISTICS],
         schema.alerts: [
             alert("old", noon - 25 * HOUR, "delivered"),
             alert("b", noon, "pending"),
@@ -69,8 +61,6 @@ def stored(world, noon):
     with world.warehouse().begin() as connection:
         for table, values in rows.items():
             connection.execute(insert(table), values)
-        columns = {column.name for column in schema.incidents.c if not column.nullable} - incident.keys()
-        connection.execute(insert(schema.incidents), [incident | dict.fromkeys(columns, 0)])
         issues.report(connection, "late", title="t", detail="d", action="a", at=noon)
     world.settings.raw_path("bitcoin").parent.mkdir(exist_ok=True, parents=True)
     world.settings.raw_path("bitcoin").write_bytes(b"x" * 15)
@@ -105,14 +95,13 @@ def test_the_status_is_what_the_warehouse_and_the_files_have(stored, noon):
             "statistics: work is left for bitcoin, ethereum, from 2026-11-22T12:00:00Z",
             "1 partitions and 2 bytes of the archive's manifest are not in S3",
         ],
-        incidents=[IncidentStatus(id="i", coin="bitcoin", rule="move_1h", state="worse", opened_at=noon)],
         issues=[IssueStatus(key="late", title="t", detail="d", action="a", link=None, opened_at=noon)],
-        undelivered=Undelivered(pending=1, oldest=noon, error="HTTP 500", not_configured=1),
-        backlog=Backlog(partitions=1, manifest_bytes=2),
         budget=found.budget,
     )
     assert found.without_price == ["ethereum"]
     assert Status.model_validate_json(found.model_dump_json()) == found
+    with stored.warehouse().begin() as connection:
+        assert status.undelivered(connection) == (1, noon, "HTTP 500", 1)
 
 
 def test_a_run_whose_price_is_not_stored_has_none_and_without_a_run_it_is_the_newest(stored, noon):
@@ -124,18 +113,15 @@ def test_an_empty_warehouse_without_a_bucket_has_nothing(make_world, noon):
     world = make_world("empty", s3_bucket="")
     found = status.read(world.app())
     assert found.coins == [CoinStatus(coin="bitcoin", currency="usd")]
-    assert (found.left, found.alerts, found.incidents, found.issues) == ([], [], [], [])
-    assert (found.undelivered, found.backlog, found.at) == (Undelivered(), Backlog(), noon)
+    assert (found.left, found.alerts, found.issues, found.at) == ([], [], [], noon)
+    with world.warehouse().begin() as connection:
+        assert status.undelivered(connection) == (0, None, None, 0)
 
 
-def test_without_a_valid_connection_to_coingecko_only_the_budget_is_unknown(stored):
-    class Wrong(type(stored.app())):
-        @property
-        def client(self):
-            raise ConnectionProblem("the plan is wrong")
-
-    app = Wrong(stored.settings, stored.clock)
-    app.__dict__["warehouse"] = stored.warehouse()
+def test_without_a_valid_connection_to_coingecko_only_the_budget_is_unknown(stored, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_COINGECKO_DEFAULT", '{"conn_type": "http", "extra": {"plan": "gold"}}')
+    app = stored.app()
+    del app.__dict__["client"]
     assert status.read(app).budget is None
 
 

@@ -1,6 +1,6 @@
-"""The checks of `watch_feed`: is there a fresh price, is everything delivered and uploaded, do requests last?
+"""The checks of `watch_feed`: stale prices, late runs, undelivered alerts, pending uploads, the request budget.
 
-Each check reports its issue while it sees it, and resolves it otherwise, in a transaction of its own.
+Each check reports its issue or resolves it, in a transaction of its own.
 """
 
 import logging
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STALE_AFTER = timedelta(hours=2)
-"""A coin's newest price is older than this: the coin is not watched."""
+"""Age from which a coin's newest price is stale."""
 
 LATE_AFTER = timedelta(minutes=30)
-"""The run of an hour has stored its prices by then, with all retries."""
+"""Time after the full hour by which a run, with all its retries, has stored its prices."""
 
 UNDELIVERED_AFTER = timedelta(hours=1)
-"""Alerts wait longer than all retries take."""
+"""Longer than all retries of a delivery take."""
 
 BACKLOG_AFTER = timedelta(hours=2)
-"""More than one run did not upload everything."""
+"""After more than one run that did not upload everything."""
 
 _LOOK = (
     "Open the newest runs of ingest_prices and process_prices: the log of a failed task says what happened. If there "
@@ -39,11 +39,7 @@ _LOOK = (
 
 
 def check_feed(app: "App") -> list[str]:
-    """Check everything once.
-
-    Returns:
-        The titles of the open pipeline issues.
-    """
+    """Make every check once, and return the titles of the open pipeline issues."""
     now = app.clock()
     for check in (
         resolve_succeeded,
@@ -104,7 +100,7 @@ def _late_run(app: "App", now: datetime) -> None:
             return
         if newest >= hour:
             issues.resolve(connection, "late", now, f"The price of {format_time(newest)} is stored.")
-        # Otherwise another issue says why.
+        # Stale prices and failed tasks have issues of their own.
         elif now - hour >= LATE_AFTER and now - newest <= STALE_AFTER and not issues.open_issues(connection, PREFIX):
             issues.report(
                 connection,
@@ -132,7 +128,7 @@ def _undelivered_alerts(app: "App", now: datetime) -> None:
 def _pending_uploads(app: "App", now: datetime) -> None:
     with app.warehouse.begin() as connection:
         backlog = status.upload_backlog(connection, app.settings)
-        if not str(backlog):
+        if not backlog:
             issues.resolve(connection, "uploads", now, "Everything is uploaded.")
             return
         issues.report(
@@ -148,7 +144,7 @@ def _pending_uploads(app: "App", now: datetime) -> None:
 
 
 def _quarantined_values(app: "App", now: datetime) -> None:
-    """Decide on values that were quarantined where no price came that would have started `process_prices`."""
+    """Decide on quarantined values: `process_prices` does not run for an hour that has no other price."""
     with app.warehouse.begin() as connection:
         transitions = see_quarantine(connection, app.settings.currency, now)
         store_transitions(connection, transitions, app.rules, at=now, run_id=WATCH_FEED)
@@ -174,13 +170,10 @@ def _request_budget(app: "App", now: datetime) -> None:
 
 
 def deliver_waiting(app: "App") -> int:
-    """Send alerts and pipeline issues that Slack does not have yet; if Slack is down, the next watch retries.
-
-    Returns:
-        Alerts that were delivered.
+    """Send the alerts and pipeline issues that are due, and return how many alerts were delivered.
 
     Raises:
-        SlackError: Slack refused something, and an operator has to act.
+        SlackError: An operator has to act. If only Slack is down, the next run of `watch_feed` retries.
     """
     try:
         return deliver.send_slack_alerts(app)

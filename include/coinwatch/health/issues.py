@@ -1,7 +1,7 @@
-"""Pipeline issues: one row for each thing that is wrong with the pipeline itself, level-triggered.
+"""Pipeline issues: one row for each fault of the pipeline itself, level-triggered.
 
-A check reports an issue whenever it sees it and resolves it whenever it does not; the first report opens it. Which
-notifications are due follows from the state and the last notified state, as in Alertmanager's notification log.
+A check reports an issue each time it finds it, and resolves it each time it does not. Which notifications are due
+follows from the state and the last notified state, as in Alertmanager's notification log.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,7 @@ from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
 
 REMIND_AFTER = timedelta(hours=24)
-"""Operators are reminded this long after the last notification of an open issue that nobody acknowledged."""
-
-NO_GRACE = timedelta(0)
+"""Time from a notification of an open issue to its reminder, unless it was acknowledged."""
 
 _i = schema.pipeline_issues.c
 _s = schema.silences.c
@@ -31,20 +29,20 @@ def report(
     action: str,
     at: datetime,
     link: str | None = None,
-    grace: timedelta = NO_GRACE,
+    grace: timedelta = timedelta(0),
     coins: Sequence[str] = (),
 ) -> None:
     """Open an issue, or update it if it is open.
 
     Args:
         connection: The caller's transaction.
-        key: Names the issue, for example ``uploads`` or ``task:ingest_prices.fetch_prices``.
+        key: For example ``uploads`` or ``task:ingest_prices.fetch_prices``.
         title: The issue in a few words.
         detail: What happened.
         action: What to do.
         at: The present.
         link: The page to look at.
-        grace: Operators are notified only once the issue has been open for this long.
+        grace: How long the issue is open before operators are notified.
         coins: The coins it concerns; one that is added later notifies operators again.
     """
     old = find(connection, key)
@@ -76,14 +74,7 @@ def report(
 
 
 def resolve(connection: Connection, key: str, at: datetime, detail: str = "") -> None:
-    """Resolve an issue; nothing happens if it is not open.
-
-    Args:
-        connection: The caller's transaction.
-        key: As it was reported.
-        at: The present.
-        detail: What holds now; put before the old detail.
-    """
+    """Resolve an issue if it is open; ``detail`` says why, and is put before the old detail."""
     old = find(connection, key)
     if old is None or old.state != "open":
         return
@@ -104,9 +95,9 @@ def open_issues(connection: Connection, prefix: str = "") -> Sequence[Row[Any]]:
 
 
 def due(connection: Connection, now: datetime) -> Sequence[Row[Any]]:
-    """Return the issues that operators have to be notified of: opened, resolved or due for a reminder.
+    """Return the issues with a notification that is due: opened, resolved, or a reminder.
 
-    One that was resolved before operators were notified is not due, nor is one whose key is silenced.
+    Not one that was resolved before operators were notified, and none whose key is silenced.
     """
     is_open = _i.state == "open"
     opened = and_(is_open, or_(_i.notified_state.is_distinct_from("open"), _i.notified_at.is_(None)))
@@ -118,7 +109,7 @@ def due(connection: Connection, now: datetime) -> Sequence[Row[Any]]:
 
 
 def mark_notified(connection: Connection, issues: Sequence[Row[Any]], at: datetime) -> None:
-    """Record that operators were notified of issues, in the state they were read in."""
+    """Record that operators were notified of issues, in the state in which they were read."""
     for issue in issues:
         values = {"notified_state": issue.state, "notified_at": at, "delivery_error": None}
         connection.execute(update(schema.pipeline_issues).where(_i.key == issue.key).values(**values))
@@ -130,6 +121,6 @@ def mark_failed(connection: Connection, keys: Sequence[str], error: str) -> None
 
 
 def acknowledge(connection: Connection, keys: Sequence[str], by: str, at: datetime) -> None:
-    """Record that an operator takes care of open issues: no more reminders until they are resolved."""
+    """Acknowledge open issues: there are no reminders until they are resolved."""
     where = (_i.key.in_(keys), _i.state == "open")
     connection.execute(update(schema.pipeline_issues).where(*where).values(acknowledged_at=at, acknowledged_by=by))

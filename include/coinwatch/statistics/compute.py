@@ -28,16 +28,7 @@ _w = schema.pending_work.c
 
 
 def read_prices(connection: Connection, currency: str, since: Mapping[str, datetime]) -> pd.DataFrame:
-    """Return the prices of pending statistics and those before them, as ``compute_statistics`` needs them.
-
-    Args:
-        connection: A transaction.
-        currency: Quote currency.
-        since: The pending work, by coin.
-
-    Returns:
-        Also a column amount: the exact price, a Decimal.
-    """
+    """Return the prices that ``compute_statistics`` needs for pending work, and their exact Decimals as ``amount``."""
     work = and_(_w.step == "statistics", _w.coin == _p.coin, _w.currency == _p.currency)
     known = and_(_s.coin == _p.coin, _s.currency == _p.currency, _s.ts == _p.ts)
     query = (
@@ -68,21 +59,14 @@ def read_prices(connection: Connection, currency: str, since: Mapping[str, datet
 
 
 def store_statistics(connection: Connection, currency: str, statistics: pd.DataFrame, prices: pd.DataFrame) -> None:
-    """Store statistics and mark the work that follows from them, in the caller's transaction.
-
-    Args:
-        connection: The transaction.
-        currency: Quote currency.
-        statistics: From ``compute_statistics``.
-        prices: From ``read_prices``.
-    """
+    """Store statistics of ``prices``, and mark the work that follows from them, in the caller's transaction."""
     source = prices.loc[statistics.index]
     rows = to_records(statistics.assign(price=source["amount"], currency=currency))
     upsert(connection, schema.price_statistics, rows)
     mark_uploads(connection, "processed", (row["ts"] for row in rows))
     mark_work(connection, "export", currency, _first_times(source))
     # Live prices without statistics are new. The newest may mean something else now; older ones were decided in their
-    # time, and hours filled in later raise no market alert.
+    # time. Hours filled in later raise no market alert.
     is_newest = ~source["coin"].duplicated(keep="last")
     undecided = (source["source"] == "live") & (source["unchanged_polls"].isna() | is_newest)
     mark_work(connection, "detection", currency, _first_times(source[undecided]))
@@ -93,11 +77,7 @@ def _first_times(rows: pd.DataFrame) -> dict[str, datetime]:
 
 
 def compute_rolling_statistics(app: "App") -> dict[str, int]:
-    """Compute the statistics of new prices, and again those of every later row.
-
-    Returns:
-        Computed rows by coin.
-    """
+    """Compute the statistics of new prices and of every later row, and return the number of rows by coin."""
     computed: dict[str, int] = defaultdict(int)
     with app.warehouse.begin() as connection:
         for currency, since in pending_work(connection, "statistics").items():

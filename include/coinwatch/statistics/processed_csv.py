@@ -39,7 +39,7 @@ _HEADER = write_csv(PROCESSED_COLUMNS, []).encode()
 def select_processed(
     *, coin: str | None = None, since: datetime | None = None, until: datetime | None = None
 ) -> Select[Any]:
-    """Select processed rows by time, coin and currency, each with its price as the API wrote it."""
+    """Return a query of processed rows by time, coin and currency, each with its price as the API wrote it."""
     raw, prices, statistics = schema.raw_prices.c, schema.prices.c, schema.price_statistics.c
     same_price = and_(
         prices.coin == statistics.coin, prices.currency == statistics.currency, prices.ts == statistics.ts
@@ -69,26 +69,26 @@ def format_processed(rows: Iterable[Row[Any]], *, header: bool = True) -> str:
 
 
 def write_processed_csv(connection: Connection, path: Path, coin: str, since: datetime) -> None:
-    """Bring a coin's processed CSV up to date from a time on; it has the same bytes as if it were written whole.
+    """Update a coin's processed CSV from a time on; it has the same bytes as if it were written whole.
 
-    New rows are appended. If an older row changed, the file is replaced: the lines before that row are kept. A file
-    that is missing, or does not go on from the warehouse's rows, is written whole.
+    New rows are appended. If an older row changed, the file is replaced, with the lines before that row as they are. A
+    file that is missing or damaged is written whole.
     """
     with locked(path):
         torn = cut_torn_line(path)
         if torn:
-            log.warning("%s ended in a torn line: %d bytes cut, its row is written again", path, len(torn))
+            log.warning("%s ended in a torn line: %d bytes cut; its row is written again", path, len(torn))
         if path.exists() and path.stat().st_size > len(_HEADER):
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines:
-                if _go_on(connection, path, lines, coin, since):
+                if _update(connection, path, lines, coin, since):
                     return
             log.warning("%s is damaged: it is written whole", path)
         rows = connection.execute(select_processed(coin=coin))
         replace_file(path, format_processed(rows).encode())
 
 
-def _go_on(connection: Connection, path: Path, lines: mmap.mmap, coin: str, since: datetime) -> bool:
-    """Write the rows after the lines before a time; return False if those are not the warehouse's."""
+def _update(connection: Connection, path: Path, lines: mmap.mmap, coin: str, since: datetime) -> bool:
+    """Write the rows from a time on; return False if the file is damaged: its lines are not the warehouse's rows."""
     end = _offset(lines, format_time(since).encode())
     last = lines[lines.rfind(b"\n", 0, end - 1) + 1 : end].partition(b",")[0]
     if lines[: len(_HEADER)] != _HEADER:
@@ -111,7 +111,7 @@ def _go_on(connection: Connection, path: Path, lines: mmap.mmap, coin: str, sinc
 
 
 def _offset(lines: mmap.mmap, timestamp: bytes) -> int:
-    """Return where the first line that is not before a time starts; the lines ascend, so few are looked at."""
+    """Return where the first line that is not before a time starts, by binary search."""
     low, high = len(_HEADER), len(lines)
     while low < high:
         middle = lines.rfind(b"\n", low - 1, (low + high) // 2) + 1
@@ -123,15 +123,10 @@ def _offset(lines: mmap.mmap, timestamp: bytes) -> int:
 
 
 def export_processed_csv(app: "App") -> dict[str, str]:
-    """Bring the processed CSV of each coin up to date.
-
-    Returns:
-        The first time that was written, by coin.
-    """
+    """Update the processed CSV of each coin with pending work, and return the first time written by coin."""
     exported: dict[str, datetime] = {}
     with app.warehouse.begin() as connection:
-        work = pending_work(connection, "export")
-        for currency, since in work.items():
+        for currency, since in pending_work(connection, "export").items():
             for coin, moment in since.items():
                 exported[coin] = min(moment, exported.get(coin, moment))
             clear_work(connection, "export", currency, since)

@@ -1,12 +1,11 @@
 """Rolling statistics of prices (contract, section 5), and what detection compares a price with. Pure.
 
-One vectorised pass over all coins. What a row gets depends on the prices in its own windows only, bit for bit: a
-running sum would carry rounding errors from row to row, and a row computed alone would differ from the same row
-computed among thousands.
+One vectorised pass over all coins. A row depends on the prices in its own windows only, bit for bit: with a running sum
+and its rounding errors, a row computed alone would differ from the same row computed among thousands.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -21,18 +20,16 @@ Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
 HOUR = 3_600_000_000
-"""In microseconds, the unit of all times in here."""
+"""In microseconds, the unit of all times in this module."""
 
 WINDOW = 24 * HOUR
 TOLERANCE_1H = HOUR // 2
 TOLERANCE_24H = HOUR
 ZSCORE_POINTS = 12
-"""Fewest points of a window for a z-score."""
+"""Points that a z-score needs at least."""
 
 _CHUNK = 2_000_000
 """Window points held in memory at once."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def compute_statistics(prices: pd.DataFrame, since: Mapping[str, datetime], rules: RuleBook) -> pd.DataFrame:
@@ -40,8 +37,8 @@ def compute_statistics(prices: pd.DataFrame, since: Mapping[str, datetime], rule
 
     Args:
         prices: Columns coin (str), ts (datetime64, UTC), price (float64, > 0), source (live or history), and, as they
-            were stored with the rows before ``since``, sigma_variance, sigma_samples, unchanged_polls (float64) and
-            unchanged_since (datetime64, UTC); sorted by coin and ts, no time twice. For each coin its rows from
+            are stored for the rows before ``since``, sigma_variance, sigma_samples, unchanged_polls (float64) and
+            unchanged_since (datetime64, UTC); sorted by coin and ts, no time twice. Of each coin the rows from
             ``since`` on, those of the 25 hours before (the reference of a day is at most that old), and at least the
             last row before.
         since: Coin → from when on; nothing is computed for a coin that is absent.
@@ -59,8 +56,8 @@ def compute_statistics(prices: pd.DataFrame, since: Mapping[str, datetime], rule
     span = int(np.ptp(times)) + 2 * WINDOW if len(times) else 0
     key: Integers = codes.astype(np.int64) * span + times
     late_hours: Floats = np.array([book.move_1h.late_hours_max for book in books], np.float64)[codes]
-    begins: Integers = np.array([_microseconds(since.get(str(name))) for name in names], np.int64)
-    wanted: Booleans = times >= begins[codes]
+    begins = pd.to_datetime(prices["coin"].map(dict(since)), utc=True)
+    wanted: Booleans = (prices["ts"] >= begins).to_numpy()
     rows: Integers = np.flatnonzero(wanted)
 
     near_hour = _nearest(key, HOUR, TOLERANCE_1H)
@@ -109,7 +106,7 @@ def compute_statistics(prices: pd.DataFrame, since: Mapping[str, datetime], rule
 
 
 def to_records(statistics: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows as dicts of plain values; unknown is None."""
+    """Return rows as dicts of plain Python values; unknown is None."""
     columns = {str(name): _plain(column) for name, column in statistics.items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -119,11 +116,6 @@ def _plain(column: "pd.Series[Any]") -> list[Any]:
         moments = pd.DatetimeIndex(column).to_pydatetime()
         return [None if unknown else moment for moment, unknown in zip(moments, column.isna(), strict=True)]
     return [None if value != value else value for value in column.tolist()]  # noqa: PLR0124 - only NaN differs
-
-
-def _microseconds(moment: datetime | None) -> int:
-    """Return a time as microseconds since 1970; no time is after all others."""
-    return np.iinfo(np.int64).max if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _nearest(key: Integers, distance: int, tolerance: int) -> Integers:

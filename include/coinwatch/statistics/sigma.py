@@ -1,7 +1,7 @@
-"""Sigma: a coin's typical 1-hour move, the one number of memory that detection needs. Pure.
+"""Sigma: a coin's typical move of an hour. Pure.
 
-An exponentially weighted mean of squared log returns per hour, stored with each row as its variance, so the next row
-needs only the last one. A weight of at least 1 / (samples + 1) starts it without bias.
+An exponentially weighted mean of squared log returns per hour, stored with each row as its variance: a row needs only
+the one before. A weight of at least 1 / (samples + 1) starts it without bias.
 """
 
 import math
@@ -14,7 +14,7 @@ def update(variance: float, samples: int, log_return: float, hours: float, rules
     """Return the variance of the log return over one hour, and the moves learned from, after one more move."""
     move = log_return / math.sqrt(max(hours, rules.min_interval_hours))
     limit = rules.clip_sigmas * math.sqrt(variance)
-    # A price that never moved yet has no measure to clip by: its first move must count.
+    # A price that never moved has no variance to clip by: its first move counts.
     if samples >= rules.clip_after_samples and limit > 0:
         move = max(-limit, min(limit, move))
     weight = max(1 - 0.5 ** (1 / (rules.half_life_days * 24)), 1 / (samples + 1))
@@ -32,9 +32,9 @@ def takes_back(move: float, back: float, hours: float, rule: HourMoveRule) -> bo
 
 
 def learn(moves: Sequence[Sequence[float]], variance: list[float], samples: list[int], rules: Rules) -> list[bool]:
-    """Learn from the new prices of one coin. Each needs what was known before it, so this is the one loop over rows.
+    """Learn from the new prices of one coin, row by row: each needs what was known before it.
 
-    A spike teaches nothing: when the price comes back, what was known before the spike holds again.
+    Nothing is learned from a spike: when the price comes back, what was known before the spike holds again.
 
     Args:
         moves: Four columns, ascending in time, the known rows first: the price, the hours since the row before, the

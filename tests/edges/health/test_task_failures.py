@@ -1,15 +1,15 @@
-from datetime import UTC, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
 from coinwatch.coingecko.errors import KeyRejected
 from coinwatch.health import issues
 from coinwatch.health.task_failures import explain, report_failure, resolve_succeeded
 from coinwatch.s3.store import S3Error
 from coinwatch.slack.webhook import SlackError
-from coinwatch.warehouse import schema
 
 HOUR = timedelta(hours=1)
 RUN = "asset_triggered__2026-11-22T11:59:00.123456+00:00_x7"
@@ -20,43 +20,34 @@ LINK = (
 
 @pytest.fixture
 def fail(world):
-    """Report a failure of a task: (error, other properties of the app)."""
+    """Report a failure of a task; ``replaced`` are properties of the app."""
 
-    def fail(error=None, **replaced):
-        task = SimpleNamespace(dag_id="process_prices", task_id="upload_to_s3", map_index=3, log_url=LINK)
-        report_failure(world.app(**replaced), {"ti": task, "exception": error or S3Error("S3 cannot be reached")})
+    def fail(error=None, task="process_prices.upload_to_s3", **replaced):
+        dag_id, _, task_id = task.partition(".")
+        ti = SimpleNamespace(dag_id=dag_id, task_id=task_id, map_index=3, log_url=LINK)
+        report_failure(world.app(**replaced), {"ti": ti, "exception": error or S3Error("S3 cannot be reached")})
 
     return fail
 
 
 @pytest.fixture
 def stored(world):
-    def stored():
-        i = schema.pipeline_issues.c
-        with world.warehouse().begin() as connection:
-            return [tuple(row) for row in connection.execute(select(i.key, i.state, i.detail, i.link))]
-
-    return stored
+    return lambda: world.rows("pipeline_issues", "key", "state", "detail", "link")
 
 
 @pytest.fixture
-def states(world):
-    """Let Airflow answer with states by run: (states) → the issues that are open after a check."""
+def check(world):
+    """Check failed tasks at a time while Airflow has some states by run, and return the open issues."""
 
-    def states(runs, now):
+    def check(runs, now):
         asked = []
-
-        def task_states(*task):
-            asked.append(task)
-            return runs
-
-        app = world.app(task_states=task_states)
+        app = world.app(task_states=lambda *task: asked.append(task) or runs)
         resolve_succeeded(app, now)
         assert asked in ([], [("process_prices", "upload_to_s3")])
         with app.warehouse.begin() as connection:
             return [row.key for row in issues.open_issues(connection)]
 
-    return states
+    return check
 
 
 KEY = "task:process_prices.upload_to_s3"
@@ -70,22 +61,32 @@ def test_a_failure_is_one_issue_however_often_it_fails_and_operators_are_notifie
     assert len(world.slack.messages) == 1
 
 
-def test_while_slack_is_down_the_issue_stays_due(world, fail):
-    world.slack.answer_next(503, "")
-    fail()
-    with world.warehouse().begin() as connection:
-        assert [row.key for row in issues.due(connection, world.clock.now)] == [KEY]
+@pytest.fixture
+def unavailable(tmp_path):
+    """A warehouse in a folder that does not exist, and the error of its driver."""
+    engine = create_engine(f"sqlite:///{tmp_path}/none/w.db")
+    with pytest.raises(OperationalError) as error:
+        engine.connect()
+    return engine, error.value
 
 
-def test_without_a_warehouse_each_failure_is_posted_directly(world, fail, tmp_path, caplog):
-    # A folder that does not exist: a real error of a real driver.
-    unavailable = create_engine(f"sqlite:///{tmp_path}/none/w.db")
-    fail(warehouse=unavailable)
-    fail(warehouse=unavailable)
+def test_without_a_warehouse_each_failure_is_posted_directly(world, fail, unavailable, caplog):
+    warehouse, _ = unavailable
+    for _ in range(2):
+        fail(warehouse=warehouse)
     assert len(world.slack.messages) == 2
     world.slack.answer_next(503, "")
-    fail(warehouse=unavailable)
+    fail(warehouse=warehouse)
     assert "warehouse unavailable (OperationalError): process_prices.upload_to_s3 is" in caplog.text
+
+
+def test_without_a_warehouse_a_run_of_watch_feed_posts_once(world, fail, unavailable):
+    warehouse, error = unavailable
+    fail(error, "watch_feed.check_feed", warehouse=warehouse)
+    fail(error, "watch_feed.write_heartbeat", warehouse=warehouse)
+    assert len(world.slack.messages) == 1
+    fail(OSError(28, "No space left on device"), "watch_feed.write_heartbeat", warehouse=warehouse)
+    assert len(world.slack.messages) == 2, "check_feed does not fail for this reason"
 
 
 def test_that_slack_is_down_is_no_failed_task_and_a_revoked_webhook_has_its_own_issue(world, fail, stored):
@@ -111,21 +112,17 @@ def test_that_slack_is_down_is_no_failed_task_and_a_revoked_webhook_has_its_own_
         pytest.param({RUN: {"a_0": "success", "a_1": "success"}}, False, id="all of the mapped tasks"),
     ],
 )
-def test_a_later_success_resolves_it(world, fail, states, runs, is_open):
+def test_a_later_success_resolves_it(world, fail, check, runs, is_open):
     fail()
-    assert states(runs, world.clock.now + HOUR) == [KEY] * is_open
+    assert check(runs, world.clock.now + HOUR) == [KEY] * is_open
 
 
-def test_a_task_that_does_not_run_any_more_is_forgotten(world, fail, states):
+def test_a_task_that_does_not_run_any_more_is_forgotten(world, fail, check):
     fail()
     world.clock.now += HOUR
     fail()
-    assert states({}, world.clock.now + 47 * HOUR) == [KEY]
-    assert states({}, world.clock.now + 48 * HOUR) == []
-
-
-def test_without_a_failed_task_airflow_is_not_asked(world, states):
-    assert states({}, world.clock.now.astimezone(UTC)) == []
+    assert check({}, world.clock.now + 47 * HOUR) == [KEY]
+    assert check({}, world.clock.now + 48 * HOUR) == []
 
 
 class Foreign(Exception):
@@ -142,9 +139,5 @@ class Foreign(Exception):
         ("killed", "The task was stopped from outside; see the scheduler's log."),
     ],
 )
-def test_the_texts_of_libraries_are_not_repeated(error, detail):
+def test_the_detail_has_the_text_of_our_errors_and_the_class_of_others(error, detail):
     assert explain(error)[0] == detail
-
-
-def test_what_to_do_depends_on_whether_a_retry_can_help():
-    assert explain(S3Error("down"))[1] != explain(KeyRejected("wrong"))[1]

@@ -97,11 +97,6 @@ def test_windows_end_at_the_edges_that_the_contract_names(frame, rules):
     assert computed["change_1h_pct"].tolist()[1:] == [pytest.approx(100.0), pytest.approx(math.nan, nan_ok=True), 100.0]
 
 
-def test_of_two_prices_as_near_the_earlier_one_counts(frame, rules):
-    computed = compute(frame({"a": [(0.75, 1.0), (1.25, 2.0), (2, 4.0)]}), rules)
-    assert computed["change_1h_pct"].iloc[2] == 300.0
-
-
 def test_if_one_hour_is_missing_a_day_ago_the_price_25_hours_ago_counts(frame, rules):
     prices = frame({"a": [(hour, 100.0 + hour) for hour in range(26) if hour != 1]})
     assert compute(prices, rules)["change_24h_pct"].iloc[-1] == 25.0

@@ -40,7 +40,7 @@ def test_a_crash_does_not_become_typical(sigma_rules):
     assert update(0.01**2, 47, -0.5, 1.0, sigma_rules) > update(0.01**2, 47, -0.05, 1.0, sigma_rules)
 
 
-def test_a_price_that_never_moved_can_still_learn_to(sigma_rules):
+def test_the_first_move_of_a_constant_price_counts(sigma_rules):
     frozen = after((0.0, 0), [0.0] * 100, sigma_rules)
     assert frozen == (0.0, 100)
     assert math.sqrt(update(*frozen, 0.01, 1.0, sigma_rules)[0]) > 0
