@@ -48,10 +48,11 @@ test-compose: $(INSTALLED) ## Start, break and restart the stack of docker-compo
 test-move: $(INSTALLED) ## Backup, restore and upgrade Airflow, as docs/operations.md says (needs Docker)
 	.venv/bin/python tests/compose/move.py $(ARGS)
 
-check: $(INSTALLED) ## Format, lint, types and lock; changes nothing
+check: $(INSTALLED) ## Format, lint, types, imports and lock; changes nothing
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo --no-cache >.venv/imports.log 2>&1 || { cat .venv/imports.log; exit 1; }
 	@$(MAKE) --no-print-directory lock-check
 
 fix: $(INSTALLED) ## Repair format and lint, where that is possible

@@ -15,7 +15,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments[:1] == ["sandbox"]:
-            return _sandbox(arguments[1:])
+            # It has options of its own, and imports what the image of production does not have.
+            from coinwatch.sandbox import server
+
+            return server.main(arguments[1:])
         options = _parser().parse_args(arguments)
         status: int = options.function(options)
     except KeyboardInterrupt:
@@ -34,8 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("run", help="run everything on this machine (make run)")
     command.add_argument("--live", action="store_true", help="use the real services, not the sandbox")
     command.add_argument("--once", action="store_true", help="end when the first hour went all the way through")
-    command.add_argument("--port", help="of Airflow's page (COINWATCH_PORT; 8080)")
-    command.add_argument("--sandbox-port", help="the first of the sandbox's three (COINWATCH_SANDBOX_PORT; 8481)")
     command.add_argument("--limit", type=_positive, default=15.0, metavar="MINUTES", help="for the first hour (15)")
     command.add_argument("--home", type=Path, help="folder for Airflow's own files (.airflow of the project)")
     command.set_defaults(function=_run)
@@ -56,9 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--coin", help="CoinGecko id (the first of COINWATCH_COINS)")
     command.add_argument("--csv", type=Path, metavar="FILE", help="timestamp,price instead of the stored prices")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a rule, for a second run")
-    command.add_argument(
-        "--chart", type=Path, metavar="FILE", help="PNG or SVG (backtest-<coin>.png in the data folder)"
-    )
+    command.add_argument("--chart", type=Path, metavar="FILE", help="PNG or SVG (data/backtest-<coin>.png)")
     command.set_defaults(function=_backtest)
     return parser
 
@@ -74,30 +73,12 @@ def _positive(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from coinwatch.local.environment import SANDBOX_PORT
-    from coinwatch.local.ports import read_port
-    from coinwatch.local.run import PORT, RunOptions, run
+    from coinwatch.local.run import run
     from coinwatch.settings import PROJECT_DIR, load_settings
 
-    chosen = {"COINWATCH_PORT": options.port, "COINWATCH_SANDBOX_PORT": options.sandbox_port}
-    ports = os.environ | {name: port for name, port in chosen.items() if port is not None}
-    run_options = RunOptions(
-        settings=load_settings(),
-        home=(options.home or PROJECT_DIR / ".airflow").absolute(),
-        live=options.live,
-        once=options.once,
-        port=read_port(ports, "COINWATCH_PORT", PORT),
-        sandbox_port=read_port(ports, "COINWATCH_SANDBOX_PORT", SANDBOX_PORT),
-        limit=60 * options.limit,
-    )
-    return run(run_options, os.environ, _say)
-
-
-def _sandbox(arguments: Sequence[str]) -> int:
-    # It has options of its own, and imports what the image of production does not have.
-    from coinwatch.sandbox import server
-
-    return server.main(arguments)
+    homes = (options.home or PROJECT_DIR / ".airflow").absolute()
+    limit = 60 * options.limit
+    return run(load_settings(), homes, os.environ, _say, live=options.live, once=options.once, limit=limit)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -6,11 +6,11 @@ import string
 
 
 def new_airflow_secrets() -> dict[str, str]:
-    """Return a new ``fernet_key``, ``secret_key`` and ``jwt_secret``."""
+    """Return a new ``FERNET_KEY``, ``SECRET_KEY`` and ``JWT_SECRET``."""
     return {
-        "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-        "secret_key": secrets.token_hex(32),
-        "jwt_secret": secrets.token_hex(32),
+        "FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "SECRET_KEY": secrets.token_hex(32),
+        "JWT_SECRET": secrets.token_hex(32),
     }
 
 

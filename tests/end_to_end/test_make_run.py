@@ -73,7 +73,8 @@ def test_the_first_hour_goes_all_the_way_and_the_asset_starts_the_second_dag(tmp
     first = free_ports(4)
     said = run_once(
         tmp_path,
-        *("--port", str(first + 3), "--sandbox-port", str(first)),
+        COINWATCH_PORT=str(first + 3),
+        COINWATCH_SANDBOX_PORT=str(first),
         COINWATCH_HISTORY_DAYS="30",
         # Simulated prices must not reach a real webhook of the user's environment.
         AIRFLOW_CONN_SLACK_DEFAULT="slackwebhook://:T%2FB%2Freal@https%3A%2F%2F127.0.0.1%3A9",
@@ -126,8 +127,9 @@ def test_a_rate_limit_is_waited_for_as_coingecko_says_and_one_more_request_is_ma
         connection = {"conn_type": "http", "host": coingecko.url, "password": "a-demo-key"}
         run_once(
             tmp_path,
-            *("--live", "--port", str(free_ports(1))),
+            "--live",
             watch=watch,
+            COINWATCH_PORT=str(free_ports(1)),
             COINWATCH_HISTORY_DAYS="2",
             AIRFLOW_CONN_COINGECKO_DEFAULT=json.dumps(connection),
         )

@@ -19,14 +19,7 @@ FIRST_DAG = "ingest_prices"
 
 
 def init(environ: Mapping[str, str]) -> None:
-    """Bring everything to where Airflow's services can start.
-
-    Args:
-        environ: The variables of docker-compose.yaml.
-
-    Raises:
-        CoinwatchError: A step failed; the message says which and why.
-    """
+    """Bring everything to where Airflow's services can start."""
     check_broker(environ)
     create_databases(environ)
     run("migrate Airflow's database", ["airflow", "db", "migrate"])
@@ -34,18 +27,14 @@ def init(environ: Mapping[str, str]) -> None:
     login = create_user(environ)
     create_pool()
     if not has_run(FIRST_DAG):
-        # The schedule would begin with the last full hour, from history; this brings a live price at once.
+        # The schedule begins with the next full hour; this brings a live price at once.
         run("read the Dags", ["airflow", "dags", "reserialize"])
         run(f"trigger {FIRST_DAG} for the first hour", ["airflow", "dags", "trigger", FIRST_DAG])
     say(f"Airflow: {environ.get('AIRFLOW__API__BASE_URL', 'http://localhost:8080')}, log in as {USER} with {login}")
 
 
 def check_broker(environ: Mapping[str, str]) -> None:
-    """Check that executor and profile agree.
-
-    Raises:
-        CoinwatchError: Celery has no Redis, or Redis nothing to do.
-    """
+    """Check that executor and profile agree: Celery needs Redis, and without Celery Redis has nothing to do."""
     celery, redis = environ.get("AIRFLOW__CORE__EXECUTOR") == "CeleryExecutor", _answers("redis", 6379)
     if celery and not redis:
         raise CoinwatchError("AIRFLOW__CORE__EXECUTOR=CeleryExecutor needs Redis and workers: add --profile celery")
@@ -64,11 +53,7 @@ def _answers(host: str, port: int) -> bool:
 
 
 def create_databases(environ: Mapping[str, str]) -> None:
-    """Create roles and databases, or set the roles' current passwords.
-
-    Raises:
-        CoinwatchError: PostgreSQL refused.
-    """
+    """Create roles and databases; set the roles' current passwords."""
     names = ("AIRFLOW_DB_PASSWORD", "WAREHOUSE_PASSWORD", "ANALYST_PASSWORD")
     secrets = {name: _secret(name) for name in names} | {"PGPASSWORD": _secret("POSTGRES_PASSWORD")}
     script = Path(__file__).with_name("databases.sql")
@@ -85,11 +70,7 @@ def _secret(name: str) -> str:
 
 
 def run(what: str, command: list[str], *, environ: Mapping[str, str] | None = None, hint: str = "") -> None:
-    """Run a command; on failure show the end of its output.
-
-    Raises:
-        CoinwatchError: It failed.
-    """
+    """Run a command; if it fails, show the end of its output and raise."""
     done = subprocess.run(  # noqa: S603 - fixed commands
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -108,14 +89,7 @@ def migrate_warehouse() -> None:
 
 
 def create_user(environ: Mapping[str, str]) -> str:
-    """Create the user, or set the password that `.env` has.
-
-    Returns:
-        Where to find the password.
-
-    Raises:
-        CoinwatchError: Airflow did not create the user.
-    """
+    """Create the user, or set the password that `.env` has; return where to find the password."""
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 
     chosen, password = environ.get("ADMIN_PASSWORD"), _secret("ADMIN_PASSWORD")

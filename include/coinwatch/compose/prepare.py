@@ -28,14 +28,7 @@ EXECUTORS = ("LocalExecutor", "CeleryExecutor")
 
 
 def prepare(environ: Mapping[str, str]) -> None:
-    """Do what has to be done before the first server starts.
-
-    Args:
-        environ: The variables of `.env` and docker-compose.yaml.
-
-    Raises:
-        CoinwatchError: A value is malformed, or the data folder is not writable.
-    """
+    """Do what has to be done before the first server starts."""
     check_environment(environ)
     open_data_folder(DATA)
     for folder in (SECRETS, AIRFLOW):
@@ -50,11 +43,7 @@ def prepare(environ: Mapping[str, str]) -> None:
 
 
 def check_environment(environ: Mapping[str, str]) -> None:
-    """Check every value of `.env`.
-
-    Raises:
-        CoinwatchError: At least one is malformed; the message has a line for each.
-    """
+    """Check every value of `.env`; the error has a line for each that is malformed."""
     problems = []
     for check in (lambda: check_secrets(environ), lambda: load_rules(load_settings().config)):
         try:
@@ -84,11 +73,7 @@ def airflow_files(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def open_data_folder(folder: Path) -> None:
-    """Give the group 0, which Airflow runs in, the owner's rights to the data folder and its content.
-
-    Raises:
-        CoinwatchError: It is still not writable; the message says what to do.
-    """
+    """Give the group 0, which Airflow runs in, the owner's rights to the data folder and its content."""
     try:
         for path in (folder, *folder.rglob("*")):
             status = path.lstat()

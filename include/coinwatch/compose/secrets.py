@@ -53,15 +53,10 @@ def keep_secrets(environ: Mapping[str, str], folder: Path) -> tuple[dict[str, st
 
     A new Fernet key is put before the old ones, so that what they encrypted stays readable.
 
-    Args:
-        environ: The variables of `.env`.
-        folder: The volume.
-
     Returns:
         The values by variable, and the names of those that were generated.
     """
-    new = {name.upper(): value for name, value in new_airflow_secrets().items()}
-    values, generated = {}, []
+    new, values, generated = new_airflow_secrets(), {}, []
     for name in SECRETS:
         path = folder / name
         kept = path.read_text() if path.exists() else ""

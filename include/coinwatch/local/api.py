@@ -39,35 +39,32 @@ class AirflowApi:
             self._ask("POST", "/api/v2/pools", pool)
 
     def import_errors(self) -> dict[str, str]:
-        """Return the traceback of each Dag file that Airflow cannot read."""
+        """Return the traceback of each Dag file that Airflow cannot import."""
         errors = self._ask("GET", "/api/v2/importErrors")["import_errors"]
-        return {str(error["filename"]): str(error["stack_trace"]) for error in errors}
+        return {error["filename"]: error["stack_trace"] for error in errors}
 
-    def dags(self) -> dict[str, bool]:
-        """Return the Dags, and whether each is paused."""
-        return {dag["dag_id"]: dag["is_paused"] for dag in self._ask("GET", "/api/v2/dags", limit=100)["dags"]}
+    def dags(self) -> set[str]:
+        """Return the ids of the Dags that Airflow knows."""
+        return {dag["dag_id"] for dag in self._ask("GET", "/api/v2/dags", limit=100)["dags"]}
 
     def unpause(self, dag_id: str) -> None:
         """Switch a Dag on."""
         self._ask("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False}, update_mask="is_paused")
 
-    def trigger(self, dag_id: str) -> dict[str, Any]:
-        """Start a run as of now."""
+    def trigger(self, dag_id: str) -> Any:
+        """Trigger a run as of now and return it."""
         return self._ask("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})
 
-    def latest_runs(self, dag_id: str) -> list[dict[str, Any]]:
+    def latest_runs(self, dag_id: str) -> Any:
         """Return the latest runs of a Dag, the newest first."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns"
-        runs: list[dict[str, Any]] = self._ask("GET", path, order_by="-run_after", limit=20)["dag_runs"]
-        return runs
+        return self._ask("GET", f"/api/v2/dags/{dag_id}/dagRuns", order_by="-run_after", limit=20)["dag_runs"]
 
-    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+    def tasks(self, dag_id: str, run_id: str) -> Any:
         """Return the task instances of a run."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances"
-        tasks: list[dict[str, Any]] = self._ask("GET", path, limit=100)["task_instances"]
-        return tasks
+        return self._ask("GET", path, limit=100)["task_instances"]
 
-    def _ask(self, method: str, path: str, body: object = None, **query: str | int) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, body: object = None, **query: str | int) -> Any:
         while True:
             try:
                 response = self._session.request(method, self._url + path, json=body, params=query, timeout=TIMEOUT)
@@ -75,11 +72,8 @@ class AirflowApi:
                 problem = type(error).__name__
             else:
                 if response.ok:
-                    content: dict[str, Any] = response.json()
-                    return content
-                if response.status_code < 500:
-                    raise CoinwatchError(
-                        f"Airflow answers {response.status_code} to {method} {path}: {response.text[:300]}"
-                    )
+                    return response.json()
                 problem = f"HTTP {response.status_code}"
-            self._pause(f"Airflow to answer ({method} {path}: {problem})")
+                if response.status_code < 500:
+                    raise CoinwatchError(f"Airflow's API: {method} {path}: {problem}: {response.text[:300]}")
+            self._pause(f"Airflow's API ({method} {path}: {problem})")

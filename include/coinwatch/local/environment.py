@@ -16,18 +16,14 @@ BUCKET = "coinwatch-sandbox"
 SANDBOX_PORT = 8481
 """The sandbox's CoinGecko; its Slack and its S3 have the two ports after it."""
 
-POOL = {
-    "name": "coingecko",
-    "slots": 1,
-    "description": "Requests to CoinGecko",
-}
+POOL = {"name": "coingecko", "slots": 1, "description": "Requests to CoinGecko"}
 
 _PASSWORDS = "simple_auth_manager_passwords.json.generated"
 
 _SECRETS = {
-    "AIRFLOW__CORE__FERNET_KEY": "fernet_key",
-    "AIRFLOW__API__SECRET_KEY": "secret_key",
-    "AIRFLOW__API_AUTH__JWT_SECRET": "jwt_secret",
+    "AIRFLOW__CORE__FERNET_KEY": "FERNET_KEY",
+    "AIRFLOW__API__SECRET_KEY": "SECRET_KEY",
+    "AIRFLOW__API_AUTH__JWT_SECRET": "JWT_SECRET",
 }
 
 # A live run keeps the user's connections, variables and secrets backend. A sandbox keeps nothing that leads to a real
@@ -101,13 +97,13 @@ def sandbox_variables(data_dir: Path, first_port: int) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
     } | {
         f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(connection)
-        for conn_id, connection in sandbox_connections(HOST, first_port).items()
+        for conn_id, connection in sandbox_connections(first_port).items()
     }
 
 
-def sandbox_connections(host: str, first_port: int) -> dict[str, dict[str, object]]:
+def sandbox_connections(first_port: int) -> dict[str, dict[str, object]]:
     """Return the sandbox's connections by their id, as `airflow_settings.yaml` has them for the Astro CLI."""
-    coingecko, slack, s3 = (f"http://{host}:{first_port + offset}" for offset in range(3))
+    coingecko, slack, s3 = (f"http://{HOST}:{first_port + offset}" for offset in range(3))
     return {
         "coingecko_default": {
             "conn_type": "http",

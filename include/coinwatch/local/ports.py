@@ -1,7 +1,6 @@
 """Ports on loopback: whether they are free, and which process has them if they are not."""
 
 import contextlib
-import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -12,27 +11,16 @@ from coinwatch.errors import InvalidAction
 from coinwatch.local.environment import HOST
 
 
-def parse_port(text: str) -> int:
-    """Return a port that any user may listen on.
-
-    Raises:
-        ValueError: The text is not one.
-    """
-    if not (text.isascii() and text.isdecimal() and 1024 <= int(text) <= 65535):
-        raise ValueError(f"{text!r}: a port from 1024 to 65535 is needed")
-    return int(text)
-
-
 def read_port(environ: Mapping[str, str], variable: str, default: int) -> int:
-    """Return the port that a variable of the environment sets.
+    """Return the port that a variable of the environment sets; any user may listen on it.
 
     Raises:
         InvalidAction: Its value is not a port.
     """
-    try:
-        return parse_port(environ.get(variable) or str(default))
-    except ValueError as error:
-        raise InvalidAction(f"{variable}={error}") from None
+    text = environ.get(variable) or str(default)
+    if not (text.isascii() and text.isdecimal() and 1024 <= int(text) <= 65535):
+        raise InvalidAction(f"{variable}={text!r}: a port from 1024 to 65535 is needed")
+    return int(text)
 
 
 def check_ports(ports: Mapping[str, int]) -> None:
@@ -48,12 +36,12 @@ def check_ports(ports: Mapping[str, int]) -> None:
         elif port in list(ports.values())[:index]:
             problems.append(f"port {port} ({purpose}) is needed twice")
         elif not _is_free(port):
-            problems.append(f"port {port} ({purpose}) is taken{_by_process(port)}")
+            problems.append(f"port {port} ({purpose}) is in use{_by_process(port)}")
     if problems:
-        remedy = (
+        problems.append(
             "COINWATCH_PORT sets the port of Airflow's page, COINWATCH_SANDBOX_PORT the first of the sandbox's three"
         )
-        raise InvalidAction("\n".join([*problems, f"Choose others: {remedy}"]))
+        raise InvalidAction("\n".join(problems))
 
 
 def _is_free(port: int) -> bool:
@@ -62,10 +50,8 @@ def _is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return False
-            raise
+        except OSError:
+            return False
     return True
 
 

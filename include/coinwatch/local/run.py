@@ -17,7 +17,7 @@ from coinwatch.local import environment
 from coinwatch.local.api import AirflowApi
 from coinwatch.local.environment import BUCKET, HOST, SANDBOX_PORT, USER
 from coinwatch.local.first_hour import FirstHour
-from coinwatch.local.ports import check_ports
+from coinwatch.local.ports import check_ports, read_port
 from coinwatch.local.processes import Processes, indent
 from coinwatch.local.report import format_status
 from coinwatch.rules import load_rules
@@ -26,9 +26,8 @@ from coinwatch.settings import Settings
 if TYPE_CHECKING:
     from coinwatch.status import Status
 
-PORT = 8080
-
 _AIRFLOW = [sys.executable, "-m", "airflow"]
+_COINWATCH = [sys.executable, "-m", "coinwatch.cli"]
 # The logs are in one folder, so nothing has to serve them over a port of its own.
 _COMPONENTS = {
     "api-server": ["api-server"],
@@ -38,44 +37,31 @@ _COMPONENTS = {
 _TRIGGERER = ["triggerer", "--skip-serve-logs"]
 """Starts after the first hour, which it would delay: no Dag of this project defers."""
 
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What a run is to do.
-
-    Attributes:
-        settings: The user's settings.
-        home: Folder that has an AIRFLOW_HOME for the sandbox and one for the real services.
-        live: Use the real services, not the sandbox.
-        once: End when the first hour went through.
-        limit: Seconds for the first hour, from the start of the processes to the report.
-    """
-
-    settings: Settings
-    home: Path
-    live: bool = False
-    once: bool = False
-    port: int = PORT
-    sandbox_port: int = SANDBOX_PORT
-    limit: float = 900.0
+_SANDBOX = ("CoinGecko", "Slack", "S3")
 
 
-def sandbox_settings(settings: Settings) -> Settings:
-    """Return the settings of a run that uses the sandbox: a folder and a bucket of its own."""
-    places = ("bitcoin_raw_path", "bitcoin_processed_path", "bitcoin_archive_path")
-    own = {"data_dir": settings.data_dir / "sandbox", "s3_bucket": BUCKET, "s3_prefix": ""}
-    return settings.model_copy(update=own | dict.fromkeys(places))
-
-
-def run(options: RunOptions, environ: Mapping[str, str], say: Callable[[str], None]) -> int:
+def run(
+    settings: Settings,
+    homes: Path,
+    environ: Mapping[str, str],
+    print_line: Callable[[str], None],
+    *,
+    live: bool,
+    once: bool,
+    limit: float = 900.0,
+) -> int:
     """Start everything, take the first hour through, and stay until a signal comes.
 
     When this returns or raises, nothing that it started is running any more.
 
     Args:
-        options: What the run is to do.
+        settings: The user's settings.
+        homes: Folder that has an AIRFLOW_HOME for the sandbox and one for the real services.
         environ: The user's environment.
-        say: Prints a line.
+        print_line: Prints a line.
+        live: Use the real services, not the sandbox.
+        once: End when the first hour went through.
+        limit: Seconds for the first hour, from the start of the processes to the report.
 
     Returns:
         Exit status: 0 if the first hour went through.
@@ -85,28 +71,40 @@ def run(options: RunOptions, environ: Mapping[str, str], say: Callable[[str], No
         CoinwatchError: Something did not start or ended, or `once` is set and the first hour did not go through.
         Interrupted: A signal came before the first hour was through.
     """
-    settings = options.settings if options.live else sandbox_settings(options.settings)
-    home = options.home / ("live" if options.live else "sandbox")
+    settings = settings if live else sandbox_settings(settings)
+    home = homes / ("live" if live else "sandbox")
+    port = read_port(environ, "COINWATCH_PORT", 8080)
+    sandbox_port = read_port(environ, "COINWATCH_SANDBOX_PORT", SANDBOX_PORT)
+    sandbox = {} if live else {service: sandbox_port + offset for offset, service in enumerate(_SANDBOX)}
     load_rules(settings.config)
     for folder in (home, settings.data_dir):
         _check_writable(folder)
     with _only_one(home):
-        ports = {"Airflow's page": options.port}
-        if not options.live:
-            sandbox = (f"the sandbox's {service}" for service in ("CoinGecko", "Slack", "S3"))
-            ports |= {purpose: options.sandbox_port + offset for offset, purpose in enumerate(sandbox)}
-        check_ports(ports)
-        variables = environment.airflow_variables(home, options.port, environ)
-        if not options.live:
-            variables |= environment.sandbox_variables(settings.data_dir, options.sandbox_port)
-        environment.write_env_file(home, variables, live=options.live)
-        what = "with the real services" if options.live else "in the sandbox: ALL PRICES ARE SIMULATED"
-        say(f"Coinwatch {what}. Data goes to {settings.data_dir}")
+        check_ports({"Airflow's page": port} | {f"the sandbox's {name}": number for name, number in sandbox.items()})
+        # Only the environment configures Airflow: files of an earlier version do not.
+        for name in ("airflow.cfg", "config/airflow_local_settings.py"):
+            (home / name).unlink(missing_ok=True)
+        variables = environment.airflow_variables(home, port, environ)
+        if not live:
+            variables |= environment.sandbox_variables(settings.data_dir, sandbox_port)
+        environment.write_env_file(home, variables, live=live)
+        password = environment.keep_password(home)
+        what = "with the real services" if live else "in the sandbox: ALL PRICES ARE SIMULATED"
+        print_line(f"Coinwatch {what}. Data goes to {settings.data_dir}")
         try:
-            with Processes(environment.inherited(environ, live=options.live) | variables, home / "logs") as processes:
-                return _Run(options, settings, home, processes, say).run()
+            with Processes(environment.inherited(environ, live=live) | variables, home / "logs") as processes:
+                local = _Run(settings, home, password, port, sandbox, limit, processes, print_line)
+                status = local.take_first_hour_through(once=once)
+                return status if once else local.stay(status)
         finally:
-            say("every process that was started has ended")
+            print_line("every process that was started has ended")
+
+
+def sandbox_settings(settings: Settings) -> Settings:
+    """Return the settings of a run that uses the sandbox: a folder and a bucket of its own."""
+    places = ("bitcoin_raw_path", "bitcoin_processed_path", "bitcoin_archive_path")
+    own = {"data_dir": settings.data_dir / "sandbox", "s3_bucket": BUCKET, "s3_prefix": ""}
+    return settings.model_copy(update=own | dict.fromkeys(places))
 
 
 @contextmanager
@@ -135,58 +133,57 @@ def _check_writable(folder: Path) -> None:
         raise InvalidAction(f"the folder {folder} cannot be written to: {error.strerror}") from None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Run:
-    """A run, from the start of its processes on."""
+    """A run, from the start of its processes on; `sandbox` has the port of each stand-in service."""
 
-    options: RunOptions
     settings: Settings
     home: Path
+    password: str
+    port: int
+    sandbox: Mapping[str, int]
+    limit: float
     processes: Processes
     print_line: Callable[[str], None]
 
-    def run(self) -> int:
+    def take_first_hour_through(self, *, once: bool) -> int:
+        """Start everything and take the first hour through; return the exit status."""
         began = time.monotonic()
-        end = began + self.options.limit
 
         def say(text: str) -> None:
             self.print_line(f"{time.monotonic() - began:5.0f} s  {text}")
 
         def pause(what: str) -> None:
-            if time.monotonic() > end:
+            if time.monotonic() > began + self.limit:
                 raise CoinwatchError(
-                    f"gave up after {self.options.limit / 60:.0f} minutes of waiting for {what}. The logs are in "
-                    f"{self.home / 'logs'}; --limit sets a longer time for a slow machine"
+                    f"no end after {self.limit / 60:.0f} minutes, waiting for {what}. The logs are in "
+                    f"{self.home / 'logs'}; `coinwatch run --limit` sets a longer time for a slow machine"
                 )
             self.processes.wait(1)
 
-        password = environment.keep_password(self.home)
         self._start(say)
-        api = AirflowApi(f"http://{HOST}:{self.options.port}", pause)
-        first_hour = FirstHour(api, password, self.home / "logs", pause, say, self._read_status)
-        status = 0
+        api = AirflowApi(f"http://{HOST}:{self.port}", pause)
         try:
-            result = first_hour.take_through()
-            say("the first hour went all the way through")
-            self.print_line("\n" + indent(format_status(result, self.settings)))
+            api.log_in(self.password)
+            result = FirstHour(api, self.home / "logs", pause, say, self._read_status).take_through()
         except Interrupted:
             raise
         except CoinwatchError as error:
             # Airflow stays up, so that the user can see what went wrong, unless a process ended.
             self.processes.wait(0)
-            if self.options.once:
+            if once:
                 raise
-            status = error.exit_status
             say(f"the first hour did not go through: {error}")
-        return status if self.options.once else self._stay(password, status)
+            return error.exit_status
+        say("the first hour went all the way through")
+        self.print_line("\n" + indent(format_status(result, self.settings)))
+        return 0
 
     def _start(self, say: Callable[[str], None]) -> None:
-        if not self.options.live:
-            ports = dict(zip(("coingecko", "slack", "s3"), range(self.options.sandbox_port, 65536), strict=False))
-            arguments = [f"--{service}-port={port}" for service, port in ports.items()]
+        if self.sandbox:
+            options = [f"--{service.lower()}-port={port}" for service, port in self.sandbox.items()]
             folder = f"--data-dir={self.settings.data_dir}"
-            command = [sys.executable, "-m", "coinwatch.cli", "sandbox", folder, f"--bucket={BUCKET}", *arguments]
-            self.processes.start("sandbox", command)
+            self.processes.start("sandbox", [*_COINWATCH, "sandbox", folder, f"--bucket={BUCKET}", *options])
         say("preparing Airflow's database")
         self.processes.run("db-migrate", [*_AIRFLOW, "db", "migrate"])
         say("starting Airflow")
@@ -198,15 +195,15 @@ class _Run:
         from coinwatch.status import Status
 
         output = self.home / "logs" / "status.json"
-        command = [sys.executable, "-m", "coinwatch.cli", "status", "--json", f"--as-of={as_of.isoformat()}"]
-        self.processes.run("status", command, output)
+        self.processes.run("status", [*_COINWATCH, "status", "--json", f"--as-of={as_of.isoformat()}"], output)
         return Status.model_validate_json(output.read_bytes())
 
-    def _stay(self, password: str, status: int) -> int:
+    def stay(self, status: int) -> int:
+        """Print the addresses, and wait for a signal; return the status."""
         self.processes.start("triggerer", [*_AIRFLOW, *_TRIGGERER])
-        lines = [f"Airflow   http://localhost:{self.options.port}  user {USER}, password {password}"]
-        if not self.options.live:
-            lines.append(f"Sandbox   http://{HOST}:{self.options.sandbox_port}/")
+        lines = [f"Airflow   http://localhost:{self.port}  user {USER}, password {self.password}"]
+        if self.sandbox:
+            lines.append(f"Sandbox   http://{HOST}:{self.sandbox['CoinGecko']}/")
         lines += [f"Logs      {self.home / 'logs'}", f"Shell     set -a; . {self.home / 'env'}; set +a"]
         self.print_line(indent("\n".join(lines)) + "\nCtrl-C ends everything.")
         try:

@@ -1,4 +1,5 @@
 import os
+import stat
 
 import pytest
 
@@ -12,7 +13,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to
 
 def test_all_problems_of_env_come_at_once(monkeypatch):
     monkeypatch.setenv("COINWATCH_COINS", "Bit Coin")
-    monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "1000")
+    monkeypatch.setenv("COINWATCH_HISTORY_DAYS", "1")
     with pytest.raises(CoinwatchError) as failure:
         check_environment(
             {"JWT_SECRET": "short", "ADMIN_PASSWORD": "short", "AIRFLOW__CORE__EXECUTOR": "SequentialExecutor"}
@@ -45,8 +46,9 @@ def test_airflow_gets_only_what_every_service_needs():
 @root
 def test_a_data_folder_of_another_user_is_opened_to_airflow(tmp_path):
     data = tmp_path / "data"
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if stat.S_IMODE(folder.stat().st_mode) == 0o700:
+            folder.chmod(0o755)
     (data / "archive").mkdir(parents=True)
     (data / "raw.csv").write_text("")
     (data / "archive" / "snapshot.json").write_text("")

@@ -40,7 +40,7 @@ def test_a_value_of_env_replaces_the_kept_one(tmp_path):
 def test_a_new_fernet_key_is_put_before_the_old_ones(tmp_path):
     old = keep_secrets({}, tmp_path)[0]["FERNET_KEY"]
     encrypted = Fernet(old).encrypt(b"connection")
-    new = new_airflow_secrets()["fernet_key"]
+    new = new_airflow_secrets()["FERNET_KEY"]
     assert keep_secrets({"FERNET_KEY": new}, tmp_path)[0]["FERNET_KEY"] == f"{new},{old}"
     assert MultiFernet([Fernet(new), Fernet(old)]).decrypt(encrypted) == b"connection"
     for environ in ({"FERNET_KEY": new}, {}):

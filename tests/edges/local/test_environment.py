@@ -109,6 +109,6 @@ def test_airflow_settings_yaml_says_the_same_to_the_astro_cli():
                 "conn_id": conn_id,
                 **{name if name == "conn_type" else f"conn_{name}": value for name, value in connection.items()},
             }
-            for conn_id, connection in environment.sandbox_connections("127.0.0.1", 8481).items()
+            for conn_id, connection in environment.sandbox_connections(8481).items()
         ],
     }

@@ -1,4 +1,4 @@
-"""What `tests/end_to_end/test_make_run.py` does not come to: hours that do not go through."""
+"""Hours that do not go through; one that does is in `tests/end_to_end/test_make_run.py`."""
 
 import json
 
@@ -6,8 +6,7 @@ import pytest
 
 from coinwatch.errors import CoinwatchError
 from coinwatch.local import first_hour
-from coinwatch.local.first_hour import FirstHour
-from coinwatch.local.task_log import read_task_log
+from coinwatch.local.first_hour import FirstHour, failure_in_log
 from coinwatch.status import CoinStatus, Status
 from coinwatch.times import format_time
 
@@ -18,12 +17,8 @@ class Airflow:
     def __init__(self, noon):
         self.now = format_time(noon)
         self.errors, self.triggered, self.unpaused = {}, [], []
-        self.paused = {"ingest_prices": True, "process_prices": False, "other": True}
         self.states = {"ingest_prices": "success"}
         self.task = {"task_id": "fetch_prices", "state": "success", "duration": 1.25, "try_number": 1}
-
-    def log_in(self, password):
-        assert password == "secret"
 
     def add_pool(self, pool):
         assert pool["name"] == "coingecko"
@@ -32,7 +27,7 @@ class Airflow:
         return self.errors
 
     def dags(self):
-        return self.paused
+        return {*first_hour.FOLLOWED, "other"}
 
     def unpause(self, dag_id):
         self.unpaused.append(dag_id)
@@ -67,7 +62,7 @@ def take_through(airflow, said, tmp_path):
 
     def take(*statuses):
         left = list(statuses)
-        return FirstHour(airflow, "secret", tmp_path, lambda _: None, said.append, lambda _: left.pop(0)).take_through()
+        return FirstHour(airflow, tmp_path, lambda _: None, said.append, lambda _: left.pop(0)).take_through()
 
     return take
 
@@ -80,11 +75,10 @@ def status(*left, price=101.5):
 def test_an_hour_is_through_when_nothing_is_left(airflow, said, take_through):
     done = status()
     assert take_through(status("10 bytes are unread"), done) is done
-    assert airflow.unpaused == ["ingest_prices"]
+    assert airflow.unpaused == ["ingest_prices", "heal_history", "process_prices"]
     assert airflow.triggered == ["ingest_prices"]
     # Each task is reported once, however often it is looked at.
     assert said == [
-        "ingest_prices was paused; it is on now",
         "Airflow is up",
         "ingest_prices is triggered",
         "ingest_prices 12:00:00 fetch_prices done (1.2 s)",
@@ -114,7 +108,7 @@ def test_a_try_that_is_repeated_later_is_printed_with_the_reason(airflow, said, 
     assert len([line for line in said if "fetch_prices: try 1 failed" in line]) == 1
 
 
-def test_a_dag_file_that_cannot_be_read_ends_it(airflow, take_through):
+def test_a_dag_file_that_cannot_be_imported_ends_it(airflow, take_through):
     airflow.errors = {"ingest_prices.py": "SyntaxError"}
     with pytest.raises(CoinwatchError, match=r"(?s)ingest_prices\.py.*SyntaxError"):
         take_through()
@@ -143,11 +137,11 @@ def test_the_reason_in_a_log_is_its_last_exception(tmp_path):
         {"event": "Task failed with exception", "level": "error", "error_detail": detail},
         {"event": "ended", "level": "info"},
     )
-    assert read_task_log(path) == "CoinGeckoError: no answer"
+    assert failure_in_log(path) == "CoinGeckoError: no answer"
 
 
 def test_without_an_exception_it_is_the_end_of_the_log(tmp_path):
-    assert read_task_log(write(tmp_path / "log", {"event": "b", "level": "error"}, "no JSON", "[1]")) == (
+    assert failure_in_log(write(tmp_path / "log", {"event": "b", "level": "error"}, "no JSON", "[1]")) == (
         "error b\nno JSON\n[1]"
     )
-    assert read_task_log(tmp_path / "none") == f"(there is no log {tmp_path / 'none'})"
+    assert failure_in_log(tmp_path / "none") == f"(there is no log {tmp_path / 'none'})"
