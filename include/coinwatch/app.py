@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from coinwatch.coingecko.client import CoinGeckoClient, Plan
     from coinwatch.rules import RuleBook
     from coinwatch.s3.store import S3Store
-    from coinwatch.slack.channels import Slack
-    from coinwatch.slack.webhook import ChartUploads, Webhook
+    from coinwatch.slack.webhook import Slack, Webhook
 
 log = logging.getLogger(__name__)
 
@@ -132,10 +131,10 @@ class App:
 
     @cached_property
     def slack(self) -> "Slack":
-        """The Slack channels that are configured."""
-        from coinwatch.slack.channels import Slack
+        """The webhooks and the upload of charts that are configured."""
+        from coinwatch.slack.webhook import Slack
 
-        return Slack(_webhook(s.SLACK_CONN_ID), _webhook(s.FAILURES_CONN_ID), _chart_uploads())
+        return Slack(_webhook(s.SLACK_CONN_ID), _webhook(s.FAILURES_CONN_ID), _chart_upload())
 
     @cached_property
     def s3(self) -> "S3Store | None":
@@ -216,8 +215,8 @@ def _webhook(conn_id: str) -> "Webhook | None":
     return None if find_connection(conn_id) is None else open_webhook(conn_id)
 
 
-def _chart_uploads() -> "ChartUploads | None":
-    from coinwatch.slack.webhook import open_chart_uploads
+def _chart_upload() -> "Callable[[bytes, str], None] | None":
+    from coinwatch.slack.webhook import open_chart_upload
 
     connection = find_connection(s.SLACK_API_CONN_ID)
     if connection is None:
@@ -230,4 +229,4 @@ def _chart_uploads() -> "ChartUploads | None":
             s.SLACK_API_CONN_ID,
         )
         return None
-    return open_chart_uploads(channel)
+    return open_chart_upload(channel)
