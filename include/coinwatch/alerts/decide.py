@@ -114,30 +114,22 @@ Memory = Mapping[RuleName, Incident]
 
 
 def decide_all(memory: Memory, observations: Iterable[Observation], rules: Rules) -> list[Transition]:
-    """Return what new live prices of one coin change, given in the order of time."""
-    known: dict[RuleName, Incident] = dict(memory)
-    transitions = []
-    for seen in observations:
-        for transition in decide(known, seen, rules):
-            known[transition.incident.rule] = transition.incident
-            transitions.append(transition)
-    return transitions
+    """Return what new live prices of one coin change, given in the order of time.
 
-
-def decide(memory: Memory, seen: Observation, rules: Rules) -> list[Transition]:
-    """Return what a new live price changes; nothing of an incident whose newest transition is as new.
-
-    Args:
-        memory: The newest incident of each rule, open or ended.
-        seen: The new price with its moves.
-        rules: Of this coin.
+    A price that is not newer than an incident's newest transition changes nothing of that incident.
     """
-    return [
-        *_decide_moves(memory, seen, rules),
-        *_decide_limit("limit_1h", memory, seen, rules),
-        *_decide_limit("limit_24h", memory, seen, rules),
-        *_decide_stale(memory.get("stale"), seen),
-    ]
+    known: dict[RuleName, Incident] = dict(memory)
+    transitions: list[Transition] = []
+    for seen in observations:
+        found = [
+            *_decide_moves(known, seen, rules),
+            *_decide_limit("limit_1h", known, seen, rules),
+            *_decide_limit("limit_24h", known, seen, rules),
+            *_decide_stale(known.get("stale"), seen),
+        ]
+        known |= {transition.incident.rule: transition.incident for transition in found}
+        transitions += found
+    return transitions
 
 
 def _decide_moves(memory: Memory, seen: Observation, rules: Rules) -> list[Transition]:
@@ -202,13 +194,13 @@ def _end_of_hour(incident: Incident, seen: Observation, rules: Rules) -> Transit
         return _of_end(incident, seen, "corrected", "spike_reverted")
     if _away(incident, seen.price) <= (1 - rules.move_1h.revert_fraction) * abs(incident.notified_move):
         return _of_end(incident, seen, "resolved", incident.rule)
-    hour = seen.move_1h if seen.move_1h is not None and seen.move_1h.is_abnormal else None
-    is_old = hours_from(incident.notified_at, seen.ts) >= rules.move_1h.quiet_hours
-    if not is_old or (hour is not None and _is_same_way(incident, hour.log_return)):
+    if hours_from(incident.notified_at, seen.ts) < rules.move_1h.quiet_hours:
         return None
-    if hour is not None or not _day_lasts(incident, seen, rules):
-        return _of_end(incident, seen, "resolved", incident.rule)
-    return None
+    if seen.move_1h is not None and seen.move_1h.is_abnormal:
+        lasts = _is_same_way(incident, seen.move_1h.log_return)
+    else:
+        lasts = _day_lasts(incident, seen, rules)
+    return None if lasts else _of_end(incident, seen, "resolved", incident.rule)
 
 
 def _end_of_day(incident: Incident, seen: Observation, rules: Rules) -> Transition | None:
