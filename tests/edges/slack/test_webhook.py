@@ -1,10 +1,10 @@
 import json
-import socket
-import threading
+from contextlib import ExitStack
 
 import pytest
 
 from coinwatch.app import App
+from coinwatch.sandbox.http import Response, SandboxServer
 from coinwatch.slack.blocks import SlackMessage
 from coinwatch.slack.webhook import MessageRefused, SlackError, WebhookRefused, WebhookRevoked, open_chart_upload
 
@@ -15,35 +15,17 @@ BOT_TOKEN = "xoxb-s3cr3t"
 
 @pytest.fixture
 def answer():
-    """Serve one connection with these bytes, and hang up: bytes → origin."""
-    servers = []
+    """Give this response to every request: the arguments of a response → origin."""
+    with ExitStack() as servers:
 
-    def answer(content):
-        server = socket.create_server(("127.0.0.1", 0))
+        def answer(*arguments, **faults):
+            class Broken(SandboxServer):
+                def respond(self, _):
+                    return Response(*arguments, **faults)
 
-        def serve():
-            connection, _ = server.accept()
-            with connection:
-                while b"\r\n\r\n" not in connection.recv(65536):
-                    pass
-                connection.sendall(content)
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):
-                    pass
+            return servers.enter_context(Broken()).origin
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{server.getsockname()[1]}"
-
-    yield answer
-    for server, thread in servers:
-        thread.join()
-        server.close()
-
-
-def http(status, body, length=None):
-    return f"HTTP/1.1 {status} x\r\nContent-Length: {length or len(body)}\r\n\r\n".encode() + body
+        yield answer
 
 
 def raised_by(webhook):
@@ -85,16 +67,16 @@ def test_a_failure_of_the_moment_is_retried_after_the_time_that_slack_asks_for(
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("body", "cut_after"),
     [
-        pytest.param(b"", id="hung up"),
-        pytest.param(http(200, b"o", 2), id="broke off"),
-        pytest.param(http(200, b"\xff\xfe"), id="not text"),
-        pytest.param(http(200, b"<html>Please log in</html>"), id="not Slack"),
+        pytest.param(b"", -1, id="hung up"),
+        pytest.param(b"ok", 1, id="broke off"),
+        pytest.param(b"\xff\xfe", None, id="not text"),
+        pytest.param(b"<html>Please log in</html>", None, id="not Slack"),
     ],
 )
-def test_a_response_that_is_not_slacks_ok_is_retried(connect, answer, content):
-    error = raised_by(connect(answer(content)))
+def test_a_response_that_is_not_slacks_ok_is_retried(connect, answer, body, cut_after):
+    error = raised_by(connect(answer(200, body, cut_after=cut_after)))
     assert (type(error), error.retryable) == (SlackError, True)
 
 
@@ -104,7 +86,7 @@ def test_an_unreachable_host_is_retried(connect, unused_port):
 
 def test_an_error_page_that_repeats_the_webhook_does_not_reveal_it(connect, answer):
     page = b"Cannot POST /T0SECRET/B0SECRET/xyzSECRETxyz, see xyzSECRETxyz"
-    assert "Cannot POST ***, see ***" in str(raised_by(connect(answer(http(404, page)))))
+    assert "Cannot POST ***, see ***" in str(raised_by(connect(answer(404, page))))
 
 
 @pytest.mark.parametrize("host", ["http://127.0.0.1:1/a b", "ftp://127.0.0.1", "http://127.0.0.1/ü"])
@@ -139,9 +121,13 @@ def test_a_chart_that_slack_refuses_fails_nothing(slack, connect_bot, caplog, to
     assert reason in caplog.messages[-1]
 
 
-@pytest.mark.parametrize("content", [b"", http(200, b"<html>"), http(503, b"")], ids=["hung up", "HTML", "503"])
-def test_a_chart_without_a_response_fails_nothing(connect_bot, answer, caplog, content):
-    connect_bot(f"{answer(content)}/api/")
+@pytest.mark.parametrize(
+    ("status", "body", "cut_after"),
+    [(200, b"", -1), (200, b"<html>", None), (503, b"", None)],
+    ids=["hung up", "HTML", "503"],
+)
+def test_a_chart_without_a_response_fails_nothing(connect_bot, answer, caplog, status, body, cut_after):
+    connect_bot(f"{answer(status, body, cut_after=cut_after)}/api/")
     open_chart_upload(CHANNEL)(b"png", "bitcoin")
     assert caplog.messages[-1].startswith("chart not uploaded: ")
 
