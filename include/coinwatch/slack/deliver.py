@@ -90,7 +90,9 @@ def _send_alerts(app: "App") -> int:
             waiting = len(outbox.due(connection, now - max_age))
             outbox.mark_not_configured(connection)
         hours = max_age / timedelta(hours=1)
-        log.warning("no connection %s: %d alerts wait; sent if it exists within %g h", SLACK_CONN_ID, waiting, hours)
+        log.warning(
+            "no connection %s: %d alerts wait; sent if it is created within %g h", SLACK_CONN_ID, waiting, hours
+        )
         return 0
     webhook = app.slack.alerts
     with app.warehouse.begin() as connection:
@@ -106,7 +108,7 @@ def _send_alerts(app: "App") -> int:
             SLACK_CONN_ID,
         )
     elif due and wait:
-        raise SlackError(f"{SLACK_CONN_ID}: Slack accepts nothing for another {wait:.0f} s", retry_after=wait)
+        raise SlackError(f"{SLACK_CONN_ID}: HTTP 429, retry in {wait:.0f} s", retry_after=wait)
     delivered = 0
     for number, batch in enumerate(batches):
         if number:

@@ -39,7 +39,7 @@ def due(connection: Connection, not_before: datetime) -> Sequence[Row[Any]]:
 
 
 def hold(connection: Connection, at: datetime) -> None:
-    """Take out of the outbox what is silenced or acknowledged, and the end of incidents that were never notified."""
+    """Hold what is silenced or acknowledged, and the end of incidents that were never notified: it is never sent."""
     for silence in active_silences(connection, at):
         where = [_a.delivery.in_(WAITING)]
         where += [_a.coin == silence.coin] if silence.coin != ALL else []

@@ -79,7 +79,7 @@ class Webhook:
             ) from None
         except (OSError, HTTPException, UnicodeDecodeError) as error:
             name = type(error).__name__
-            raise SlackError(f"{self.conn_id}: no response from Slack ({name}); sent again later") from None
+            raise SlackError(f"{self.conn_id}: no response from Slack ({name}); retried later") from None
         if response.status_code != 200 or response.body.strip() != "ok":
             raise _judge(response, self.conn_id)
 
@@ -115,12 +115,12 @@ def _judge(response: WebhookResponse, conn_id: str) -> SlackError:
     answer = f"{conn_id}: Slack answered {status} {_without_secret(response)[:200]!r}"
     if status == 200:
         # For example the login page of a network.
-        return SlackError(f"{answer} instead of 'ok', so it was not Slack; sent again later")
+        return SlackError(f"{answer} instead of 'ok', so it was not Slack; retried later")
     if status == 429:
         wait = str({name.lower(): value for name, value in response.headers.items()}.get("retry-after", ""))
-        return SlackError(f"{answer}; sent again later", retry_after=float(wait) if wait.isdecimal() else None)
+        return SlackError(f"{answer}; retried later", retry_after=float(wait) if wait.isdecimal() else None)
     if status >= 500:
-        return SlackError(f"{answer}; sent again later")
+        return SlackError(f"{answer}; retried later")
     if status in REVOKED:
         return WebhookRevoked(
             f"{answer}: the webhook is revoked. Put a new one into the connection {conn_id}; messages wait until then"
