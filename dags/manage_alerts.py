@@ -5,8 +5,7 @@
 * **unsilence** ends a silence; name its coin and rule.
 * **acknowledge**: of the open incidents of the coin and rule, "resolved" is sent and "worse" is not; of a pipeline
   issue (its key as the rule) no reminders are sent.
-* **reenable_webhooks**: posts again to webhooks that Slack had refused for good. A new webhook in the connection needs
-  no action.
+* **reenable_webhooks**: posts again to revoked webhooks. A new webhook in the connection needs no action.
 
 **Started** by hand only, with params.
 

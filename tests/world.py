@@ -27,8 +27,8 @@ from coinwatch.sandbox.market import SimulatedMarket
 from coinwatch.sandbox.s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Sandbox
 from coinwatch.sandbox.slack import SlackSandbox
 from coinwatch.settings import Settings, load_settings
-from coinwatch.slack.channels import Slack
 from coinwatch.slack.deliver import send_slack_alerts
+from coinwatch.slack.webhook import Slack, Webhook
 from coinwatch.statistics.compute import compute_rolling_statistics
 from coinwatch.statistics.processed_csv import export_processed_csv
 from coinwatch.warehouse.engine import open_warehouse
@@ -107,7 +107,7 @@ class World:
     def channels(self) -> Slack:
         """Slack with one webhook; nobody waits for it."""
         webhook = WebhookClient(f"{self.slack.url}/T/B/x", retry_handlers=[], logger=SILENT)
-        return Slack(webhook, sleep=lambda _: None)
+        return Slack(Webhook("slack_default", webhook), sleep=lambda _: None)
 
     def without_coingecko(self, unused_port: int) -> "World":
         """The same world while nobody listens where CoinGecko was."""

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from coinwatch.coingecko.client import CoinGeckoClient, Plan
     from coinwatch.rules import RuleBook
     from coinwatch.s3.store import S3Store
-    from coinwatch.slack.channels import Slack
-    from coinwatch.slack.webhook import ChartUploads
+    from coinwatch.slack.webhook import Slack
 
 log = logging.getLogger(__name__)
 
@@ -127,15 +126,14 @@ class App:
 
     @cached_property
     def slack(self) -> "Slack":
-        """The Slack channels that are configured."""
-        from coinwatch.slack.channels import Slack
-        from coinwatch.slack.webhook import open_webhook
+        """The webhooks and the upload of charts that are configured."""
+        from coinwatch.slack.webhook import Slack, open_webhook
 
         alerts, failures = (
             open_webhook(conn_id) if find_connection(conn_id) else None
             for conn_id in (s.SLACK_CONN_ID, s.FAILURES_CONN_ID)
         )
-        return Slack(alerts, failures, _chart_uploads())
+        return Slack(alerts, failures, _chart_upload())
 
     @cached_property
     def s3(self) -> "S3Store | None":
@@ -205,8 +203,8 @@ def base_url(connection: Any) -> str:
     return str(host)
 
 
-def _chart_uploads() -> "ChartUploads | None":
-    from coinwatch.slack.webhook import open_chart_uploads
+def _chart_upload() -> "Callable[[bytes, str], None] | None":
+    from coinwatch.slack.webhook import open_chart_upload
 
     connection = find_connection(s.SLACK_API_CONN_ID)
     if connection is None:
@@ -219,4 +217,4 @@ def _chart_uploads() -> "ChartUploads | None":
             s.SLACK_API_CONN_ID,
         )
         return None
-    return open_chart_uploads(channel)
+    return open_chart_upload(channel)

@@ -28,9 +28,9 @@ from coinwatch.coingecko.requests import COINS_PER_REQUEST
 from coinwatch.errors import CoinwatchError
 from coinwatch.files import create_file, locked
 from coinwatch.s3.store import S3Conflict
-from coinwatch.settings import COINGECKO_CONN_ID, FAILURES_CONN_ID, SLACK_CONN_ID, SettingsError, load_settings
+from coinwatch.settings import COINGECKO_CONN_ID, SLACK_CONN_ID, SettingsError, load_settings
 from coinwatch.slack.blocks import SlackMessage
-from coinwatch.slack.webhook import MessageRefused, post
+from coinwatch.slack.webhook import MessageRefused
 from coinwatch.tasks import COINGECKO_POOL
 from coinwatch.times import compact_time, format_time
 from coinwatch.warehouse import schema
@@ -166,18 +166,17 @@ def _clock(app: App, answer: list[Answer]) -> Result:
 
 
 def _slack(app: App, *, post_message: bool) -> Result:
-    channels = {SLACK_CONN_ID: app.slack.alerts, FAILURES_CONN_ID: app.slack.failures}
-    configured = {conn_id: webhook for conn_id, webhook in channels.items() if webhook is not None}
-    if SLACK_CONN_ID not in configured:
+    if app.slack.alerts is None:
         return "warn", f"no connection {SLACK_CONN_ID} (type slackwebhook): alerts are stored and not delivered"
-    for conn_id, webhook in configured.items():
+    webhooks = [webhook for webhook in (app.slack.alerts, app.slack.failures) if webhook is not None]
+    for webhook in webhooks:
         if post_message:
-            post(webhook, SlackMessage("Coinwatch: test message of `coinwatch doctor --post`.", []), conn_id)
+            webhook.post(SlackMessage("Coinwatch: test message of `coinwatch doctor --post`.", []))
             continue
         # A webhook that works refuses a message without text, and posts nothing.
         with suppress(MessageRefused):
-            post(webhook, SlackMessage("", []), conn_id)
-    names = " and ".join(configured)
+            webhook.post(SlackMessage("", []))
+    names = " and ".join(webhook.conn_id for webhook in webhooks)
     return "ok", f"{names}: test message posted" if post_message else f"{names} accept messages; nothing was posted"
 
 

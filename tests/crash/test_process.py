@@ -9,8 +9,8 @@ from coinwatch.archive.raw_log import RawLogError, append_raw_prices
 from coinwatch.record import parse_raw_prices
 from coinwatch.s3.store import S3Store
 from coinwatch.s3.uploads import upload_latest, upload_missing, upload_to_s3
-from coinwatch.slack.channels import Slack
 from coinwatch.slack.deliver import send_slack_alerts
+from coinwatch.slack.webhook import Slack
 from coinwatch.warehouse.load import load_raw_prices
 
 HOUR = timedelta(hours=1)

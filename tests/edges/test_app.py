@@ -34,7 +34,10 @@ def test_alerts_and_pipeline_issues_have_a_channel_each(app, connect):
     assert app().slack.failures is None
     connect("slack_failures", conn_type="slackwebhook", password="https://hooks.slack.com/services/T/B/failures")
     slack = app().slack
-    assert [webhook.url.rpartition("/")[2] for webhook in (slack.alerts, slack.failures)] == ["alerts", "failures"]
+    assert [webhook.client.url.rpartition("/")[2] for webhook in (slack.alerts, slack.failures)] == [
+        "alerts",
+        "failures",
+    ]
 
 
 @pytest.mark.parametrize(

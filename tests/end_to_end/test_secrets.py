@@ -166,7 +166,7 @@ def test_no_place_that_is_not_slack_reveals_a_secret(faulty, caplog, capfd, unus
         monkeypatch.setenv(
             "AIRFLOW_CONN_SLACK_DEFAULT", json.dumps(_slack(url, SECRETS["token of the alerts' webhook"]))
         )
-        assert SECRETS["token of the alerts' webhook"] in open_webhook().url
+        assert SECRETS["token of the alerts' webhook"] in open_webhook("slack_default").client.url
         run(faulty, f"{gone.origin}/p1ngS3cr3t")
     check_no_secret(faulty, caplog, capfd)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from coinwatch.alerts.decide import Incident, Transition
+from coinwatch.alerts.decide import Incident, Note, Transition
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,9 +12,7 @@ class QuarantinedValue:
     """A quarantined value of a live poll.
 
     Attributes:
-        ts: As-of time of its poll.
         value: As the API wrote it.
-        reason: Why it is quarantined.
         is_confirmed: Whether later polls confirmed it.
         is_decided: Whether it was released or rejected.
     """
@@ -47,24 +45,25 @@ def decide_bad_value(
     if not quarantined:
         return []
     transitions: list[Transition] = []
+    note: Note
     if last is not None and last.is_open:
         incident = last
     else:
         first = quarantined[0]
         incident = Incident(coin, currency, "bad_value", "firing", first.ts, first.ts, first.ts)
-        reason = f"{first.value} was quarantined: {first.reason}"
+        reason = f"value {first.value} quarantined: {first.reason}"
         transitions.append(Transition(incident, "bad_value", price=_number(first.value), reason=reason))
     if accepted is not None and accepted[0] > quarantined[-1].ts:
         ended = replace(incident, state="resolved", changed_at=accepted[0])
         if any(value.is_confirmed for value in quarantined):
-            reason = "polls in a row agree on the new level"
-            transitions.append(Transition(ended, "level_confirmed", price=accepted[1], reason=reason))
+            note, reason = "level_confirmed", "polls in a row agree on it"
         else:
-            reason = "the next price is in line with the ones before"
-            transitions.append(Transition(ended, "bad_value", price=accepted[1], reason=reason))
+            note, reason = "bad_value", "in line with the prices before"
+        transitions.append(Transition(ended, note, price=accepted[1], reason=reason))
     elif all(value.is_decided for value in quarantined):
         ended = replace(incident, state="resolved", changed_at=now)
-        transitions.append(Transition(ended, "bad_value", reason="an operator released or rejected it"))
+        reason = "an operator released or rejected the quarantined values"
+        transitions.append(Transition(ended, "bad_value", reason=reason))
     return transitions
 
 

@@ -8,10 +8,10 @@ incident of one is open, the other one opens none.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
-from coinwatch.alerts.observe import Move, Observation
+from coinwatch.alerts.observe import Move, Observation, hours_from
 from coinwatch.rules import Rules
 from coinwatch.statistics.sigma import threshold
 from coinwatch.times import compact_time
@@ -33,8 +33,6 @@ class Incident:
     """What is remembered of an incident, open or ended.
 
     Attributes:
-        coin: CoinGecko id.
-        currency: Quote currency.
         rule: What opened it.
         state: Of its newest transition.
         opened_at: Time of the price that opened it.
@@ -74,12 +72,10 @@ class Transition:
         note: The rule, or what ended the incident.
         severity: ``critical`` from ``critical_factor`` times the threshold on.
         price: The price now, or the quarantined value; None if it is no number.
-        change_pct: The move in percent of the reference price; None if it is about no move.
+        change_pct: The move in percent of the price before it; None if it is about no move.
         threshold_pct: The move in that direction that breaks the rule, in percent.
-        typical_pct: The typical move of that many hours, plus or minus, in percent; None in the warm-up.
+        typical_pct: The typical move of that many hours, plus or minus, in percent.
         hours: Of the move, as the rule counts them, or since the incident was opened.
-        reference_price: The price that it is compared with.
-        reference_ts: Time of that; None if it is not remembered.
         reason: What happened, in words, if it is about no move.
     """
 
@@ -91,8 +87,6 @@ class Transition:
     threshold_pct: float | None = None
     typical_pct: float | None = None
     hours: float | None = None
-    reference_price: float | None = None
-    reference_ts: datetime | None = None
     reason: str = ""
 
     @property
@@ -120,30 +114,22 @@ Memory = Mapping[RuleName, Incident]
 
 
 def decide_all(memory: Memory, observations: Iterable[Observation], rules: Rules) -> list[Transition]:
-    """Return what new live prices of one coin change, given in the order of time."""
-    known: dict[RuleName, Incident] = dict(memory)
-    transitions = []
-    for seen in observations:
-        for transition in decide(known, seen, rules):
-            known[transition.incident.rule] = transition.incident
-            transitions.append(transition)
-    return transitions
+    """Return what new live prices of one coin change, given in the order of time.
 
-
-def decide(memory: Memory, seen: Observation, rules: Rules) -> list[Transition]:
-    """Return what a new live price changes; nothing of an incident whose newest transition is as new.
-
-    Args:
-        memory: The newest incident of each rule, open or ended.
-        seen: The new price with its moves.
-        rules: Of this coin.
+    A price that is not newer than an incident's newest transition changes nothing of that incident.
     """
-    return [
-        *_decide_moves(memory, seen, rules),
-        *_decide_limit("limit_1h", memory, seen, rules),
-        *_decide_limit("limit_24h", memory, seen, rules),
-        *_decide_stale(memory.get("stale"), seen),
-    ]
+    known: dict[RuleName, Incident] = dict(memory)
+    transitions: list[Transition] = []
+    for seen in observations:
+        found = [
+            *_decide_moves(known, seen, rules),
+            *_decide_limit("limit_1h", known, seen, rules),
+            *_decide_limit("limit_24h", known, seen, rules),
+            *_decide_stale(known.get("stale"), seen),
+        ]
+        known |= {transition.incident.rule: transition.incident for transition in found}
+        transitions += found
+    return transitions
 
 
 def _decide_moves(memory: Memory, seen: Observation, rules: Rules) -> list[Transition]:
@@ -184,7 +170,7 @@ def _open(seen: Observation, rule: RuleName, move: float = 0.0, reference: float
 
 def _is_quiet(last: Incident | None, hour: Move, seen: Observation, rules: Rules) -> bool:
     """Return whether a move follows an ended incident so soon that it must be much worse to be new."""
-    if last is None or _hours(last.notified_at, seen.ts) >= rules.move_1h.quiet_hours:
+    if last is None or hours_from(last.notified_at, seen.ts) >= rules.move_1h.quiet_hours:
         return False
     return abs(hour.log_return) < rules.move_1h.worse_factor * abs(last.notified_move)
 
@@ -197,7 +183,7 @@ def _is_echo(last: Incident | None, day: Move, seen: Observation, rules: Rules) 
     if last is None or last.is_open or last.reference_price is None or day.reference_ts is None:
         return False
     # Within the quiet time nothing ends an incident but a price that comes back.
-    came_back = last.state == "corrected" or _hours(last.notified_at, last.changed_at) < rules.move_1h.quiet_hours
+    came_back = last.state == "corrected" or hours_from(last.notified_at, last.changed_at) < rules.move_1h.quiet_hours
     if not came_back or not last.opened_at <= day.reference_ts < last.changed_at:
         return False
     return abs(math.log(seen.price / last.reference_price)) < day.threshold
@@ -208,20 +194,20 @@ def _end_of_hour(incident: Incident, seen: Observation, rules: Rules) -> Transit
         return _of_end(incident, seen, "corrected", "spike_reverted")
     if _away(incident, seen.price) <= (1 - rules.move_1h.revert_fraction) * abs(incident.notified_move):
         return _of_end(incident, seen, "resolved", incident.rule)
-    hour = seen.move_1h if seen.move_1h is not None and seen.move_1h.is_abnormal else None
-    is_old = _hours(incident.notified_at, seen.ts) >= rules.move_1h.quiet_hours
-    if not is_old or (hour is not None and _is_same_way(incident, hour.log_return)):
+    if hours_from(incident.notified_at, seen.ts) < rules.move_1h.quiet_hours:
         return None
-    if hour is not None or not _day_lasts(incident, seen, rules):
-        return _of_end(incident, seen, "resolved", incident.rule)
-    return None
+    if seen.move_1h is not None and seen.move_1h.is_abnormal:
+        lasts = _is_same_way(incident, seen.move_1h.log_return)
+    else:
+        lasts = _day_lasts(incident, seen, rules)
+    return None if lasts else _of_end(incident, seen, "resolved", incident.rule)
 
 
 def _end_of_day(incident: Incident, seen: Observation, rules: Rules) -> Transition | None:
     if _day_lasts(incident, seen, rules):
         return None
     # An unknown move ends it only after the quiet time.
-    if seen.move_24h is None and _hours(incident.notified_at, seen.ts) < rules.move_24h.quiet_hours:
+    if seen.move_24h is None and hours_from(incident.notified_at, seen.ts) < rules.move_24h.quiet_hours:
         return None
     return _of_end(incident, seen, "resolved", incident.rule)
 
@@ -244,7 +230,7 @@ def _worsen(incident: Incident, seen: Observation, rules: Rules) -> list[Transit
             continue
         if move.rule == "move_24h" and incident.rule == "move_1h":
             continue
-        is_quiet = _hours(incident.notified_at, seen.ts) < rule.quiet_hours
+        is_quiet = hours_from(incident.notified_at, seen.ts) < rule.quiet_hours
         if is_quiet and abs(move.log_return) < rule.worse_factor * notified:
             continue
         size = abs(move.log_return)
@@ -255,7 +241,7 @@ def _worsen(incident: Incident, seen: Observation, rules: Rules) -> list[Transit
 def _since_beginning(incident: Incident, hour: Move, seen: Observation, rules: Rules) -> Move:
     """Return the move from where an incident began: two falls in a row are one fall."""
     # The move that opened it took about an hour.
-    hours = max(hour.hours, _hours(incident.opened_at, seen.ts) + 1)
+    hours = max(hour.hours, hours_from(incident.opened_at, seen.ts) + 1)
     typical = hour.typical * math.sqrt(hours / hour.hours)
     return replace(
         hour,
@@ -289,8 +275,6 @@ def _of_move(incident: Incident, move: Move, seen: Observation, rules: Rules) ->
         threshold_pct=100 * math.expm1(math.copysign(move.threshold, move.log_return)),
         typical_pct=100 * move.typical,
         hours=move.hours,
-        reference_price=move.reference_price,
-        reference_ts=move.reference_ts,
     )
 
 
@@ -301,8 +285,7 @@ def _of_end(incident: Incident, seen: Observation, state: Literal["resolved", "c
         note=note,
         price=seen.price,
         change_pct=None if reference is None else 100 * (seen.price / reference - 1),
-        hours=_hours(incident.opened_at, seen.ts),
-        reference_price=reference,
+        hours=hours_from(incident.opened_at, seen.ts),
     )
 
 
@@ -315,10 +298,6 @@ def _away(incident: Incident, price: float) -> float:
 
 def _is_same_way(incident: Incident, log_return: float) -> bool:
     return (incident.notified_move < 0) == (log_return < 0)
-
-
-def _hours(earlier: datetime, later: datetime) -> float:
-    return (later - earlier) / timedelta(hours=1)
 
 
 def _decide_limit(
@@ -354,7 +333,6 @@ def _decide_limit(
         change_pct=change_pct,
         threshold_pct=math.copysign(limit_pct, change_pct),
         hours=hours,
-        reference_price=reference,
     )
     return [*ended, transition]
 

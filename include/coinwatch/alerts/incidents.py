@@ -15,7 +15,7 @@ from coinwatch.alerts.decide import Incident, RuleName, Transition, decide_all
 from coinwatch.alerts.observe import observe
 from coinwatch.quarantine.held import CONFIRMED
 from coinwatch.rules import RuleBook
-from coinwatch.slack.outbox import Alert, store_alerts
+from coinwatch.slack.wording import describe
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
 from coinwatch.warehouse.work import clear_work, pending_work
@@ -56,11 +56,11 @@ def read_memory(connection: Connection, currency: str) -> dict[str, dict[RuleNam
 
 def store_transitions(
     connection: Connection, transitions: Sequence[Transition], rules: RuleBook, *, at: datetime, run_id: str
-) -> list[Alert]:
+) -> list[dict[str, Any]]:
     """Store incidents and an alert for each transition, in the transaction that decides them.
 
     Returns:
-        The alerts; one that is stored already stays as it is.
+        The alerts, rows of ``alerts``; one that is stored already stays as it is, delivered or not.
     """
     if not transitions:
         return []
@@ -71,8 +71,26 @@ def store_transitions(
     before = delete(schema.incidents).where(*key, _i.id != bindparam("new_id"))
     connection.execute(before, [{f"new_{name}": value for name, value in row.items()} for row in rows])
     upsert(connection, schema.incidents, rows)
-    alerts = [Alert.of(each, rules.symbol(each.incident.coin), raised_at=at, run_id=run_id) for each in transitions]
-    store_alerts(connection, alerts)
+    alerts = [
+        {
+            "id": each.id,
+            "coin": each.incident.coin,
+            "currency": each.incident.currency,
+            "rule": each.note,
+            "severity": each.severity,
+            "state": each.incident.state,
+            "ts": each.ts,
+            "value": each.change_pct if each.incident.is_open else None,
+            "threshold": each.threshold_pct,
+            "message": describe(each, rules.symbol(each.incident.coin)),
+            "raised_at": at,
+            "run_id": run_id,
+            "incident_id": each.incident.id,
+            "delivery": "pending",
+        }
+        for each in transitions
+    ]
+    upsert(connection, schema.alerts, alerts, keep=True)
     return alerts
 
 
@@ -101,13 +119,14 @@ def see_quarantine(connection: Connection, currency: str, now: datetime) -> list
         values = list(rows)
         last = Incident(*(values[0][f"incident_{name}"] for name in _FIELDS)) if values[0]["incident_coin"] else None
         price = (values[0]["accepted_ts"], float(values[0]["accepted_price"])) if values[0]["accepted_ts"] else None
-        transitions += decide_bad_value(last, coin, currency, [_quarantined(row) for row in values], price, now)
+        quarantined = [
+            QuarantinedValue(
+                row["ts"], row["value"], row["reason"], row["decided_by"] == CONFIRMED, row["state"] != "held"
+            )
+            for row in values
+        ]
+        transitions += decide_bad_value(last, coin, currency, quarantined, price, now)
     return transitions
-
-
-def _quarantined(row: RowMapping) -> QuarantinedValue:
-    is_confirmed = row["decided_by"] == CONFIRMED
-    return QuarantinedValue(row["ts"], row["value"], row["reason"], is_confirmed, row["state"] != "held")
 
 
 def _undecided(connection: Connection, currency: str) -> list[dict[str, Any]]:
@@ -159,5 +178,5 @@ def detect_anomalies(app: "App", run_id: str) -> list[str]:
     if learning:
         log.info("no market alerts during the warm-up: %s", "; ".join(learning))
     for alert in raised:
-        log.warning("alert %s: %s", alert.id, alert.message)
-    return [alert.message for alert in raised]
+        log.warning("alert %s: %s", alert["id"], alert["message"])
+    return [alert["message"] for alert in raised]

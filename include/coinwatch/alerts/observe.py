@@ -15,7 +15,6 @@ class Move:
     """A price against an earlier one, judged by the typical move before it.
 
     Attributes:
-        rule: ``move_1h`` or ``move_24h``.
         reference_price: The price that it is compared with.
         reference_ts: Time of that; None if it is not remembered.
         hours: Between the two, as the rule counts them: as measured for ``move_1h``, always 24 for ``move_24h``.
@@ -43,10 +42,7 @@ class Observation:
     """A live price.
 
     Attributes:
-        coin: CoinGecko id.
-        currency: Quote currency.
         ts: As-of time of the poll.
-        price: In the quote currency.
         move_1h: Its move of about an hour; None without a reference price or during the warm-up.
         move_24h: Its move of a day; None for the same reasons.
         change_1h_pct: Change in an hour in percent, also during the warm-up; None if unknown.
@@ -97,7 +93,7 @@ def _move(
 ) -> Move | None:
     if reference_ts is None or row["prior_variance"] is None:
         return None
-    hours = _hours(reference_ts, row["ts"]) if name == "move_1h" else 24.0
+    hours = hours_from(reference_ts, row["ts"]) if name == "move_1h" else 24.0
     typical = math.sqrt(row["prior_variance"] * hours)
     log_return = math.log(float(row["price"]) / reference_price)
     return Move(name, reference_price, reference_ts, hours, log_return, threshold(rule, typical), typical)
@@ -107,11 +103,12 @@ def _stale(row: Mapping[str, Any], rules: Rules) -> str:
     age, polls = row["age_minutes"], row["unchanged_polls"]
     if age is not None and age > rules.stale.age_minutes:
         return f"CoinGecko's price was {age:.0f} minutes old when it was fetched"
-    hours = _hours(row["unchanged_since"], row["ts"])
+    hours = hours_from(row["unchanged_since"], row["ts"])
     if polls >= rules.stale.polls and hours >= rules.stale.min_hours:
         return f"{polls:.0f} polls in a row had exactly this price, over {hours:.0f} hours"
     return ""
 
 
-def _hours(earlier: datetime, later: datetime) -> float:
+def hours_from(earlier: datetime, later: datetime) -> float:
+    """Return the hours from one time to another."""
     return (later - earlier) / timedelta(hours=1)

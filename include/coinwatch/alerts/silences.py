@@ -48,7 +48,7 @@ def manage_alerts(app: "App", params: Mapping[str, Any]) -> str:
         What was done.
 
     Raises:
-        InvalidAction: It cannot be done.
+        InvalidAction: It is not possible; nothing was changed.
     """
     action = _ACTIONS.get(params["action"])
     if action is None:

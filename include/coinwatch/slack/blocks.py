@@ -54,7 +54,7 @@ class SlackMessage:
 
 @dataclass(frozen=True, slots=True)
 class AlertView:
-    """An alert as a message shows it: columns of ``alerts``, the rule's threshold and settings, and a text chart."""
+    """An alert as a message shows it: columns of ``alerts``, its rule's settings, and the day before it as text."""
 
     id: str
     coin: str
@@ -65,7 +65,7 @@ class AlertView:
     ts: datetime
     value: float | None
     threshold: float | None
-    facts: str
+    settings: str
     chart: str
 
     @property
@@ -97,14 +97,6 @@ class IssueView:
     link: str | None
     opened_at: datetime
     at: datetime
-
-
-def rule_facts(rule: str, threshold: float | None, summary: str) -> str:
-    """Return the rule, its threshold and its settings: ``Rule move_1h: from −2.00 % on (sigmas 6, min_pct 1)``."""
-    facts = f"Rule {rule}"
-    if threshold is not None:
-        facts += f": from {format_pct(threshold)} on"
-    return facts + (f" ({summary})" if summary else "")
 
 
 def alert_message(alerts: Sequence[AlertView], run_url: str, *, simulated: bool) -> SlackMessage:
@@ -142,7 +134,9 @@ def _show_alert(alert: AlertView) -> str:
     lines = [f"{alert.icon} *{worse}{escape(alert.message)}*"]
     if alert.chart:
         lines.append(escape(alert.chart))
-    lines.append(f"{escape(alert.facts)} · {alert.severity} · {format_utc(alert.ts)}")
+    limit = "" if alert.threshold is None else f": from {format_pct(alert.threshold)} on"
+    settings = f" ({escape(alert.settings)})" if alert.settings else ""
+    lines.append(f"Rule {escape(alert.rule)}{limit}{settings} · {alert.severity} · {format_utc(alert.ts)}")
     return "\n".join(lines)
 
 

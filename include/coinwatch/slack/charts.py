@@ -50,15 +50,7 @@ def _bar(price: float, low: float, high: float) -> str:
 
 
 def draw_chart(points: Sequence[Point], start: datetime, end: datetime, *, title: str, currency: str) -> bytes:
-    """Return the prices in (start, end] as a PNG; empty for less than two prices.
-
-    Args:
-        points: Ascending by time.
-        start: The left end.
-        end: The right end.
-        title: Stands above the chart.
-        currency: Quote currency of the prices.
-    """
+    """Return the prices in (start, end] as a PNG; empty for less than two prices."""
     shown = [(moment, price) for moment, price in points if start < moment <= end]
     if len(shown) < 2:
         return b""

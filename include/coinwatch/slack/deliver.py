@@ -5,25 +5,22 @@ and the mark sends a message twice, both times with the same ids.
 """
 
 import logging
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, select
 
 from coinwatch.files import locked
 from coinwatch.health import issues
-from coinwatch.settings import SLACK_CONN_ID
+from coinwatch.settings import FAILURES_CONN_ID, SLACK_CONN_ID
 from coinwatch.slack import outbox
-from coinwatch.slack.blocks import IssueView, issue_message
-from coinwatch.slack.channels import (
-    Channel,
-    is_revoked,
-    issue_channels,
-    live_channels,
-    resolve_replaced,
-    seconds_to_wait,
-    send,
-)
-from coinwatch.slack.render import Batch, batches, issue_view, upload_chart
-from coinwatch.slack.webhook import MessageRefused, SlackError, WebhookRevoked, post
+from coinwatch.slack.blocks import IssueView, SlackMessage, issue_message
+from coinwatch.slack.charts import draw_chart
+from coinwatch.slack.webhook import MessageRefused, SlackError, Webhook, WebhookRevoked
+from coinwatch.slack.wording import format_utc
+from coinwatch.times import compact_time
+from coinwatch.warehouse import schema
+from coinwatch.warehouse.engine import upsert
 
 if TYPE_CHECKING:
     from coinwatch.app import App
@@ -32,6 +29,12 @@ log = logging.getLogger(__name__)
 
 PACE = 1.0
 """Seconds between messages (Slack: about one message a second for each webhook)."""
+
+SHORT_WAIT = 5.0
+"""Seconds of a Retry-After that are waited on the spot; after a longer one the task is up for retry."""
+
+SHORT_WAITS = 3
+"""Waits on the spot for one message."""
 
 
 def send_slack_alerts(app: "App") -> int:
@@ -69,9 +72,9 @@ def post_issue(app: "App", *, title: str, detail: str, action: str, link: str | 
     """Post an issue without the warehouse, and return whether Slack accepted it."""
     now = app.clock()
     issue = IssueView("", "open", title, detail, action, link, opened_at=now, at=now)
-    for channel in issue_channels(app.slack):
+    for webhook in _issue_webhooks(app):
         try:
-            post(channel.webhook, issue_message([issue], simulated=app.simulated), channel.conn_id)
+            webhook.post(issue_message([issue], simulated=app.simulated))
         except SlackError as error:
             log.error("pipeline issue not posted: %s", error)
         else:
@@ -87,14 +90,16 @@ def _send_alerts(app: "App") -> int:
             waiting = len(outbox.due(connection, now - max_age))
             outbox.mark_not_configured(connection)
         hours = max_age / timedelta(hours=1)
-        log.warning("no connection %s: %d alerts wait; sent if it exists within %g h", SLACK_CONN_ID, waiting, hours)
+        log.warning(
+            "no connection %s: %d alerts wait; sent if it is created within %g h", SLACK_CONN_ID, waiting, hours
+        )
         return 0
-    channel = Channel(SLACK_CONN_ID, app.slack.alerts)
+    webhook = app.slack.alerts
     with app.warehouse.begin() as connection:
         outbox.hold(connection, now)
         due = outbox.due(connection, now - max_age)
-        revoked, wait = is_revoked(connection, channel), seconds_to_wait(connection, channel, now)
-        messages = [] if revoked else list(batches(app, connection, due, now - max_age))
+        revoked, wait = _is_revoked(connection, webhook), _seconds_to_wait(connection, webhook, now)
+        batches = [] if revoked else list(outbox.batches(app, connection, due, now - max_age))
     if due and revoked:
         log.warning(
             "%d alerts wait: the webhook of %s is revoked. Put a new one into the connection; if the old one works "
@@ -103,23 +108,23 @@ def _send_alerts(app: "App") -> int:
             SLACK_CONN_ID,
         )
     elif due and wait:
-        raise SlackError(f"{SLACK_CONN_ID}: Slack accepts nothing for another {wait:.0f} s", retry_after=wait)
+        raise SlackError(f"{SLACK_CONN_ID}: HTTP 429, retry in {wait:.0f} s", retry_after=wait)
     delivered = 0
-    for number, batch in enumerate(messages):
+    for number, batch in enumerate(batches):
         if number:
             app.slack.sleep(PACE)
-        delivered += _send_batch(app, channel, batch)
+        delivered += _send_batch(app, webhook, batch)
     return delivered
 
 
-def _send_batch(app: "App", channel: Channel, batch: Batch) -> int:
+def _send_batch(app: "App", webhook: Webhook, batch: outbox.Batch) -> int:
     ids = [row.id for row in batch.rows]
     try:
-        send(app, channel, batch.message)
+        _send(app, webhook, batch.message)
     except SlackError as error:
         refused = isinstance(error, MessageRefused)
         with app.warehouse.begin() as connection:
-            (outbox.mark_refused if refused else outbox.mark_failed)(connection, ids, str(error))
+            outbox.mark_undelivered(connection, ids, "refused" if refused else "pending", str(error))
         if not refused:
             raise
         # One bad message does not hold up those after it.
@@ -127,26 +132,38 @@ def _send_batch(app: "App", channel: Channel, batch: Batch) -> int:
         return 0
     with app.warehouse.begin() as connection:
         outbox.mark_delivered(connection, ids, batch.id, app.clock())
-    log.info("delivered to %s: %s", channel.conn_id, ", ".join(ids))
+    log.info("delivered to %s: %s", webhook.conn_id, ", ".join(ids))
     # After the mark, so that a chart is never the reason for a second message.
     if batch.charted is not None:
-        upload_chart(app, batch.charted)
+        _upload_chart(app, batch.charted)
     return len(ids)
 
 
-def _send_issues(app: "App") -> bool:
-    now, channels = app.clock(), issue_channels(app.slack)
+def _upload_chart(app: "App", row: Row[Any]) -> None:
+    if app.slack.upload_chart is None:
+        return
     with app.warehouse.begin() as connection:
-        resolve_replaced(connection, channels, now)
-        channels = live_channels(connection, channels, now)
-    for channel in channels:
-        # Read for each channel: that the one before is revoked is an issue, too.
+        points = outbox.day_before(connection, row)
+    title = f"{'[SIMULATED] ' if app.simulated else ''}{row.coin}, 24 hours to {format_utc(row.ts)}"
+    png = draw_chart(points, row.ts - outbox.CHART_SPAN, row.ts, title=title, currency=row.currency)
+    if png:
+        app.slack.upload_chart(png, title)
+
+
+def _send_issues(app: "App") -> bool:
+    now, webhooks = app.clock(), _issue_webhooks(app)
+    with app.warehouse.begin() as connection:
+        _resolve_replaced(connection, webhooks, now)
+    for webhook in webhooks:
+        # Read for each webhook: that the one before is revoked is an issue, too.
         with app.warehouse.begin() as connection:
+            if _is_revoked(connection, webhook) or _seconds_to_wait(connection, webhook, now):
+                continue
             due = issues.due(connection, now)
         if not due:
             return True
         try:
-            send(app, channel, issue_message([issue_view(row, now) for row in due], simulated=app.simulated))
+            _send(app, webhook, issue_message([_issue_view(row, now) for row in due], simulated=app.simulated))
         except SlackError as error:
             log.error("pipeline issues not sent: %s", error)
             with app.warehouse.begin() as connection:
@@ -154,7 +171,7 @@ def _send_issues(app: "App") -> bool:
             continue
         with app.warehouse.begin() as connection:
             issues.mark_notified(connection, due, app.clock())
-        log.info("pipeline issues sent to %s: %s", channel.conn_id, ", ".join(row.key for row in due))
+        log.info("pipeline issues sent to %s: %s", webhook.conn_id, ", ".join(row.key for row in due))
         return True
     with app.warehouse.begin() as connection:
         due = issues.due(connection, now)
@@ -163,3 +180,97 @@ def _send_issues(app: "App") -> bool:
             "no channel accepts this pipeline issue (%s): %s. %s %s", row.state, row.title, row.detail, row.action
         )
     return not due
+
+
+def _issue_webhooks(app: "App") -> list[Webhook]:
+    """Return the webhooks that pipeline issues are sent to, their own first."""
+    return [webhook for webhook in (app.slack.failures, app.slack.alerts) if webhook is not None]
+
+
+def _issue_view(row: Row[Any], now: datetime) -> IssueView:
+    """Return an issue as a message shows it; what is sent again has the same id."""
+    is_reminder = row.state == row.notified_state == "open" and row.notified_at is not None
+    state = "reminder" if is_reminder else row.state
+    since = row.notified_at if is_reminder else row.opened_at
+    return IssueView(
+        id=f"{row.key}@{compact_time(since)}-{state}",
+        state=state,
+        title=row.title,
+        detail=row.detail,
+        action=row.action,
+        link=row.link,
+        opened_at=row.opened_at,
+        at=now,
+    )
+
+
+def _send(app: "App", webhook: Webhook, message: SlackMessage) -> None:
+    """Send a message, as plain text if Slack does not accept its blocks.
+
+    Raises:
+        SlackError: Slack did not accept it; a revoked webhook and a Retry-After are stored.
+    """
+    try:
+        try:
+            _post(app, webhook, message)
+        except MessageRefused as error:
+            log.error("%s; it is sent as plain text", error)
+            _post(app, webhook, SlackMessage(message.text, []))
+    except SlackError as error:
+        with app.warehouse.begin() as connection:
+            if isinstance(error, WebhookRevoked):
+                issues.report(
+                    connection,
+                    _issue_key(webhook),
+                    title=f"Slack refuses the webhook of {webhook.conn_id}",
+                    detail=f"{error}.",
+                    action=f"Create a webhook in Slack and put it into the connection {webhook.conn_id}. If the old "
+                    "one works again, run manage_alerts with the action reenable_webhooks.",
+                    at=app.clock(),
+                )
+            elif error.retry_after is not None:
+                retry_at = app.clock() + timedelta(seconds=error.retry_after)
+                upsert(connection, schema.rate_limits, [{"name": _limit_name(webhook), "retry_at": retry_at}])
+        raise
+
+
+def _post(app: "App", webhook: Webhook, message: SlackMessage) -> None:
+    """Post, and wait on the spot for a short Retry-After."""
+    for _ in range(SHORT_WAITS):
+        try:
+            return webhook.post(message)
+        except SlackError as error:
+            if error.retry_after is None or error.retry_after > SHORT_WAIT:
+                raise
+            log.info("%s: HTTP 429, retry in %g s", webhook.conn_id, error.retry_after)
+            app.slack.sleep(error.retry_after)
+    return webhook.post(message)
+
+
+def _issue_key(webhook: Webhook) -> str:
+    return f"webhook:{webhook.conn_id}:{webhook.fingerprint}"
+
+
+def _limit_name(webhook: Webhook) -> str:
+    return f"slack:{webhook.fingerprint}"
+
+
+def _is_revoked(connection: Connection, webhook: Webhook) -> bool:
+    issue = issues.find(connection, _issue_key(webhook))
+    return issue is not None and issue.state == "open"
+
+
+def _seconds_to_wait(connection: Connection, webhook: Webhook, now: datetime) -> float:
+    """Return the rest of a webhook's Retry-After."""
+    r = schema.rate_limits.c
+    retry_at = connection.execute(select(r.retry_at).where(r.name == _limit_name(webhook))).scalar()
+    return max(0.0, (retry_at - now).total_seconds()) if retry_at else 0.0
+
+
+def _resolve_replaced(connection: Connection, webhooks: list[Webhook], now: datetime) -> None:
+    """Resolve the issues of revoked webhooks that no connection has any more."""
+    used = {_issue_key(webhook) for webhook in webhooks}
+    for conn_id in (FAILURES_CONN_ID, SLACK_CONN_ID):
+        for issue in issues.open_issues(connection, f"webhook:{conn_id}:"):
+            if issue.key not in used:
+                issues.resolve(connection, issue.key, now, "The connection has another webhook, or was removed.")

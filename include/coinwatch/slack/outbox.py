@@ -1,66 +1,30 @@
-"""The outbox of market alerts: stored in the transaction that decides them, delivered after it."""
+"""The outbox: market alerts that Slack has not accepted yet, and the messages that they become."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Row, and_, exists, or_, select, update
 
-from coinwatch.alerts.decide import Transition
+from coinwatch.alerts.incidents import WATCH_FEED
 from coinwatch.alerts.silences import ALL, active_silences
-from coinwatch.slack.wording import describe, format_utc
+from coinwatch.slack.blocks import AlertView, SlackMessage, alert_message, summary_message, worst_open
+from coinwatch.slack.charts import Point, sparkline
+from coinwatch.slack.wording import format_price, format_utc
 from coinwatch.warehouse import schema
-from coinwatch.warehouse.engine import upsert
+
+if TYPE_CHECKING:
+    from coinwatch.app import App
+
+CHART_SPAN = timedelta(hours=24)
 
 WAITING = ("pending", "not_configured")
 """Values of ``delivery`` before Slack has accepted an alert."""
 
 _a = schema.alerts.c
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """A row of the table ``alerts``, where each column is described."""
-
-    id: str
-    coin: str
-    currency: str
-    rule: str
-    severity: str
-    state: str
-    ts: datetime
-    value: float | None
-    threshold: float | None
-    message: str
-    raised_at: datetime
-    run_id: str
-    incident_id: str | None = None
-    delivery: str = "pending"
-
-    @classmethod
-    def of(cls, transition: Transition, symbol: str, *, raised_at: datetime, run_id: str) -> Self:
-        """Return the alert of a transition; the same transition always has the same id."""
-        return cls(
-            id=transition.id,
-            coin=transition.incident.coin,
-            currency=transition.incident.currency,
-            rule=transition.note,
-            severity=transition.severity,
-            state=transition.incident.state,
-            ts=transition.ts,
-            value=transition.change_pct if transition.incident.is_open else None,
-            threshold=transition.threshold_pct,
-            message=describe(transition, symbol),
-            raised_at=raised_at,
-            run_id=run_id,
-            incident_id=transition.incident.id,
-        )
-
-
-def store_alerts(connection: Connection, alerts: Sequence[Alert]) -> None:
-    """Store new alerts in the caller's transaction; one that exists stays as it is, delivered or not."""
-    upsert(connection, schema.alerts, [asdict(alert) for alert in alerts], keep=True)
 
 
 def due(connection: Connection, not_before: datetime) -> Sequence[Row[Any]]:
@@ -75,7 +39,7 @@ def due(connection: Connection, not_before: datetime) -> Sequence[Row[Any]]:
 
 
 def hold(connection: Connection, at: datetime) -> None:
-    """Take out of the outbox what is silenced or acknowledged, and the end of incidents that were never notified."""
+    """Hold what is silenced or acknowledged, and the end of incidents that were never notified: it is never sent."""
     for silence in active_silences(connection, at):
         where = [_a.delivery.in_(WAITING)]
         where += [_a.coin == silence.coin] if silence.coin != ALL else []
@@ -99,25 +63,72 @@ def _hold(connection: Connection, which: Any, reason: str) -> None:
 
 
 def mark_delivered(connection: Connection, ids: Sequence[str], message_id: str, at: datetime) -> None:
-    """Note that Slack accepted the message with these alerts."""
+    """Mark alerts whose message Slack accepted."""
     _mark(connection, ids, delivery="delivered", delivered_at=at, delivery_error=None, message_id=message_id)
 
 
-def mark_failed(connection: Connection, ids: Sequence[str], error: str) -> None:
-    """Note why Slack did not accept a message; its alerts stay pending."""
-    _mark(connection, ids, delivery="pending", delivery_error=error)
-
-
-def mark_refused(connection: Connection, ids: Sequence[str], error: str) -> None:
-    """Note that Slack will never accept a message, though it accepts others."""
-    _mark(connection, ids, delivery="refused", delivery_error=error)
+def mark_undelivered(connection: Connection, ids: Sequence[str], delivery: str, error: str) -> None:
+    """Note why Slack did not accept a message: pending to send it again, refused if Slack never accepts it."""
+    _mark(connection, ids, delivery=delivery, delivery_error=error)
 
 
 def mark_not_configured(connection: Connection) -> None:
-    """Note on pending alerts that there is no Slack connection."""
+    """Mark pending alerts: there is no Slack connection."""
     where = _a.delivery == "pending"
     connection.execute(update(schema.alerts).where(where).values(delivery="not_configured"))
 
 
 def _mark(connection: Connection, ids: Sequence[str], **values: Any) -> None:
     connection.execute(update(schema.alerts).where(_a.id.in_(ids)).values(**values))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The alerts of one message, and the one whose chart is uploaded after it."""
+
+    rows: Sequence[Row[Any]]
+    message: SlackMessage
+    charted: Row[Any] | None = None
+
+    @property
+    def id(self) -> str:
+        """The ``message_id`` of its alerts."""
+        more = f"+{len(self.rows) - 1}" if len(self.rows) > 1 else ""
+        return f"{self.rows[0].id}{more}"
+
+
+def batches(app: "App", connection: Connection, rows: Sequence[Row[Any]], since: datetime) -> Iterator[Batch]:
+    """Return a summary of the alerts raised before a time, if there are several, then a message for each run."""
+    old = [row for row in rows if row.raised_at < since]
+    if len(old) > 1:
+        rows = [row for row in rows if row.raised_at >= since]
+        views = [_view(app, connection, row) for row in old]
+        hours = app.settings.alert_max_age_hours
+        yield Batch(old, summary_message(views, hours, simulated=app.simulated))
+    for (_, run_id), group in groupby(rows, lambda row: (row.raised_at, row.run_id)):
+        of_run = list(group)
+        views = [_view(app, connection, row) for row in of_run]
+        worst = worst_open(views)
+        charted = next((row for row in of_run if worst is not None and row.id == worst.id), None)
+        run = WATCH_FEED if run_id == WATCH_FEED else f"process_prices/runs/{quote(run_id, safe='')}"
+        message = alert_message(views, f"{app.airflow_url}/dags/{run}", simulated=app.simulated)
+        yield Batch(of_run, message, charted)
+
+
+def _view(app: "App", connection: Connection, row: Row[Any]) -> AlertView:
+    rule = getattr(app.rules.for_coin(row.coin), row.rule, None)
+    names = ("id", "coin", "rule", "state", "severity", "message", "ts", "value", "threshold")
+    chart, points = "", day_before(connection, row)
+    if bars := sparkline(points, row.ts - CHART_SPAN, row.ts):
+        low, high = (format_price(pick(price for _, price in points), row.currency) for pick in (min, max))
+        chart = f"{bars} 24 h, {low} to {high}"
+    settings = "" if rule is None else rule.summary()
+    return AlertView(**{name: getattr(row, name) for name in names}, settings=settings, chart=chart)
+
+
+def day_before(connection: Connection, row: Row[Any]) -> list[Point]:
+    """Return the prices of the day before an alert, with the one that raised it."""
+    p = schema.prices.c
+    start = row.ts - CHART_SPAN
+    query = select(p.ts, p.price).where(p.coin == row.coin, p.currency == row.currency, p.ts > start, p.ts <= row.ts)
+    return [(ts, float(price)) for ts, price in connection.execute(query.order_by(p.ts))]

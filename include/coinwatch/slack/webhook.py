@@ -2,14 +2,17 @@
 
 import hashlib
 import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from http.client import HTTPException, InvalidURL
-from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from slack_sdk.errors import SlackApiError, SlackClientError, SlackRequestError
+from slack_sdk.webhook import WebhookClient, WebhookResponse
 
 from coinwatch.errors import CoinwatchError
-from coinwatch.settings import SLACK_API_CONN_ID, SLACK_CONN_ID
+from coinwatch.settings import SLACK_API_CONN_ID
 from coinwatch.slack.blocks import SlackMessage
 
 log = logging.getLogger(__name__)
@@ -43,74 +46,81 @@ class MessageRefused(WebhookRefused):
     """Slack does not accept this message; it may accept others."""
 
 
-class Webhook(Protocol):
-    """The provider's ``SlackWebhookHook.client``; ``url`` is a secret."""
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """An incoming webhook.
 
-    url: str
+    Attributes:
+        conn_id: Its connection.
+        client: The provider's client; its URL is a secret.
+    """
 
-    def send(self, *, text: str, blocks: list[dict[str, Any]]) -> Any:
-        """Post a message."""
+    conn_id: str
+    client: WebhookClient
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the webhook without revealing it."""
+        return hashlib.sha256(self.client.url.encode()).hexdigest()[:16]
+
+    def post(self, message: SlackMessage) -> None:
+        """Post one message.
+
+        Raises:
+            SlackError: Slack did not accept it.
+        """
+        # The text of each of these errors may contain the URL.
+        try:
+            response = self.client.send(text=message.text, blocks=message.blocks)
+        except (InvalidURL, SlackRequestError, UnicodeEncodeError) as error:
+            raise WebhookRefused(
+                f"{self.conn_id}: the webhook is not a valid URL ({type(error).__name__}): check the connection's host "
+                "and password; messages wait until then"
+            ) from None
+        except (OSError, HTTPException, UnicodeDecodeError) as error:
+            name = type(error).__name__
+            raise SlackError(f"{self.conn_id}: no response from Slack ({name}); retried later") from None
+        if response.status_code != 200 or response.body.strip() != "ok":
+            raise _judge(response, self.conn_id)
 
 
-class Bot(Protocol):
-    """The provider's ``SlackHook.client``."""
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """What of Slack is configured.
 
-    def files_upload_v2(self, *, channel: str, content: bytes, filename: str, title: str, alt_txt: str) -> Any:
-        """Upload a file, and show it in a channel."""
+    Attributes:
+        alerts: For market alerts.
+        failures: For pipeline issues; without it, or while it does not work, they go to ``alerts``.
+        upload_chart: For a chart of the worst alert of a message: (PNG, title).
+        sleep: Waits for a number of seconds.
+    """
+
+    alerts: Webhook | None = None
+    failures: Webhook | None = None
+    upload_chart: Callable[[bytes, str], None] | None = None
+    sleep: Callable[[float], None] = time.sleep
 
 
-def open_webhook(conn_id: str = SLACK_CONN_ID) -> Webhook:
+def open_webhook(conn_id: str) -> Webhook:
     """Return the webhook of a connection."""
     from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
     hook = SlackWebhookHook(slack_webhook_conn_id=conn_id, timeout=TIMEOUT, retry_handlers=[], logger=_QUIET)
-    webhook: Webhook = hook.client
-    return webhook
+    return Webhook(conn_id, hook.client)
 
 
-def fingerprint(webhook: Webhook) -> str:
-    """Return what identifies a webhook without revealing it."""
-    return hashlib.sha256(webhook.url.encode()).hexdigest()[:16]
-
-
-def post(webhook: Webhook, message: SlackMessage, conn_id: str = SLACK_CONN_ID) -> None:
-    """Post one message.
-
-    Args:
-        webhook: Where to.
-        message: What.
-        conn_id: The webhook's connection, named in errors.
-
-    Raises:
-        SlackError: Slack did not accept it.
-    """
-    # The text of each of these errors may contain the URL.
-    try:
-        response = webhook.send(text=message.text, blocks=message.blocks)
-    except (InvalidURL, SlackRequestError, UnicodeEncodeError) as error:
-        raise WebhookRefused(
-            f"{conn_id}: the webhook is not a valid URL ({type(error).__name__}): check the connection's host and "
-            "password; messages wait until then"
-        ) from None
-    except (OSError, HTTPException, UnicodeDecodeError) as error:
-        raise SlackError(f"{conn_id}: no response from Slack ({type(error).__name__}); sent again later") from None
-    if response.status_code == 200 and response.body.strip() == "ok":
-        return
-    raise _judge(response, conn_id)
-
-
-def _judge(response: Any, conn_id: str) -> SlackError:
+def _judge(response: WebhookResponse, conn_id: str) -> SlackError:
     """Return the error of a response other than "ok"."""
     status = response.status_code
     answer = f"{conn_id}: Slack answered {status} {_without_secret(response)[:200]!r}"
     if status == 200:
         # For example the login page of a network.
-        return SlackError(f"{answer} instead of 'ok', so it was not Slack; sent again later")
+        return SlackError(f"{answer} instead of 'ok', so it was not Slack; retried later")
     if status == 429:
         wait = str({name.lower(): value for name, value in response.headers.items()}.get("retry-after", ""))
-        return SlackError(f"{answer}; sent again later", retry_after=float(wait) if wait.isdecimal() else None)
+        return SlackError(f"{answer}; retried later", retry_after=float(wait) if wait.isdecimal() else None)
     if status >= 500:
-        return SlackError(f"{answer}; sent again later")
+        return SlackError(f"{answer}; retried later")
     if status in REVOKED:
         return WebhookRevoked(
             f"{answer}: the webhook is revoked. Put a new one into the connection {conn_id}; messages wait until then"
@@ -120,9 +130,9 @@ def _judge(response: Any, conn_id: str) -> SlackError:
     return WebhookRefused(f"{answer}: check the webhook in the connection {conn_id}; messages wait until then")
 
 
-def _without_secret(response: Any) -> str:
+def _without_secret(response: WebhookResponse) -> str:
     """Return the body without the webhook's path; some error pages repeat it."""
-    body: str = response.body
+    body = response.body
     path = urlsplit(response.api_url).path
     for secret in (path, path.rsplit("/", 1)[-1]):
         if secret.strip("/"):
@@ -130,24 +140,18 @@ def _without_secret(response: Any) -> str:
     return body
 
 
-class ChartUploads:
-    """A channel that shows charts, which a webhook cannot upload.
+def open_chart_upload(channel: str) -> Callable[[bytes, str], None]:
+    """Return a function that uploads a chart with its title to a channel, by the bot of ``slack_api_default``.
 
-    Args:
-        bot: Uploads them.
-        channel: The channel's id, such as C0123456789.
+    A chart is an extra: a failure is logged and fails nothing.
     """
+    from airflow.providers.slack.hooks.slack import SlackHook
 
-    def __init__(self, bot: Bot, channel: str) -> None:
-        self._bot = bot
-        self._channel = channel
+    bot = SlackHook(slack_conn_id=SLACK_API_CONN_ID, timeout=TIMEOUT, retry_handlers=[], logger=_QUIET).client
 
-    def upload(self, png: bytes, title: str) -> None:
-        """Upload a chart. It is an extra: a failure is logged and fails nothing."""
+    def upload(png: bytes, title: str) -> None:
         try:
-            self._bot.files_upload_v2(
-                channel=self._channel, content=png, filename="chart.png", title=title, alt_txt=title
-            )
+            bot.files_upload_v2(channel=channel, content=png, filename="chart.png", title=title, alt_txt=title)
         except SlackApiError as error:
             answer = error.response.get("error")
             log.warning("chart not uploaded: Slack answered %s; check the connection %s", answer, SLACK_API_CONN_ID)
@@ -155,11 +159,4 @@ class ChartUploads:
             # The text of some of these contains an upload URL, which is a secret.
             log.warning("chart not uploaded: no response from Slack (%s)", type(error).__name__)
 
-
-def open_chart_uploads(channel: str, conn_id: str = SLACK_API_CONN_ID) -> ChartUploads:
-    """Return the uploads by the bot of a connection."""
-    from airflow.providers.slack.hooks.slack import SlackHook
-
-    hook = SlackHook(slack_conn_id=conn_id, timeout=TIMEOUT, retry_handlers=[], logger=_QUIET)
-    bot: Bot = hook.client
-    return ChartUploads(bot, channel)
+    return upload

@@ -47,30 +47,27 @@ def _significant(value: float, digits: int) -> str:
 
 def describe(transition: Transition, symbol: str) -> str:
     """Return one sentence: what happened, how far from typical, and in what time."""
-    price = "an unknown price"
-    if transition.price is not None:
-        price = format_price(transition.price, transition.incident.currency)
-    if transition.note == "spike_reverted":
-        return f"{symbol} is back at {price}: the move of {format_utc(transition.incident.opened_at)} was a spike"
-    if transition.note == "level_confirmed":
-        return f"{symbol} is confirmed at {price}: {transition.reason}; the quarantined values are stored"
-    if transition.note == "bad_value":
-        return _describe_bad_value(transition, symbol, price)
-    if transition.note == "stale":
-        stale = f"{symbol} has a stale price, {price}: {transition.reason}"
-        return stale if transition.incident.is_open else f"{symbol} moves again: {price}"
-    return (_describe_move if transition.incident.is_open else _describe_resolved)(transition, symbol, price)
-
-
-def _describe_bad_value(transition: Transition, symbol: str, price: str) -> str:
-    if transition.incident.is_open:
-        return f"{symbol}: a value of {transition.reason}; nothing is computed from it"
-    now = "" if transition.price is None else f" at {price}"
-    return f"{symbol} is resolved{now}: {transition.reason}; rejected values stay in quarantine"
+    incident, note, reason = transition.incident, transition.note, transition.reason
+    is_open = incident.is_open
+    price = "an unknown price" if transition.price is None else format_price(transition.price, incident.currency)
+    if note == "spike_reverted":
+        return f"{symbol}: back at {price}, the move of {format_utc(incident.opened_at)} was a spike"
+    if note == "level_confirmed":
+        return f"{symbol}: new level of {price} confirmed, {reason}; the quarantined values are stored"
+    if note == "bad_value":
+        if is_open:
+            return f"{symbol}: {reason}; nothing is computed from it"
+        now = "resolved" if transition.price is None else f"price accepted again at {price}"
+        return f"{symbol}: {now}, {reason}; rejected values stay in quarantine"
+    if note == "stale":
+        return f"{symbol}: stale price, {price}: {reason}" if is_open else f"{symbol}: price moves again, {price}"
+    return _describe_move(transition, symbol, price)
 
 
 def _describe_move(transition: Transition, symbol: str, price: str) -> str:
-    hours = transition.hours or 0.0
+    hours, change = transition.hours or 0.0, format_pct(transition.change_pct or 0.0)
+    if not transition.incident.is_open:
+        return f"{symbol}: resolved at {price}, {hours:.0f} h after the alert ({change} from the price before the move)"
     if transition.note in ("move_24h", "limit_24h") and hours == 24:
         span = "24 h"
     elif hours <= 1.5:
@@ -78,17 +75,10 @@ def _describe_move(transition: Transition, symbol: str, price: str) -> str:
         span = "1 h"
     else:
         span = f"{hours:.1f} h"
-    moved = f"{symbol} {format_pct(transition.change_pct or 0.0)} in {span} to {price}"
+    moved = f"{symbol} {change} in {span} to {price}"
     if transition.note in ("limit_1h", "limit_24h"):
         return f"{moved}: beyond the fixed limit of {format_pct(transition.threshold_pct or 0.0)}"
     if transition.times_typical is None:
         return f"{moved}: it had not moved before"
     typical = _significant(transition.typical_pct or 0.0, 2)
     return f"{moved}: {transition.times_typical:.1f}× the typical {span} move of ±{typical} %"
-
-
-def _describe_resolved(transition: Transition, symbol: str, price: str) -> str:
-    resolved = f"{symbol} is resolved at {price}, {transition.hours or 0.0:.0f} h after the alert"
-    if transition.change_pct is None:
-        return resolved
-    return f"{resolved} ({format_pct(transition.change_pct)} from the price before the move)"

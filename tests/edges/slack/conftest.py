@@ -2,13 +2,14 @@
 
 import json
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import insert, select
 
 from coinwatch.sandbox.slack import SlackSandbox
-from coinwatch.slack.outbox import Alert
 from coinwatch.slack.webhook import open_webhook
+from coinwatch.warehouse import schema
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 TOKEN = "T0SECRET/B0SECRET/xyzSECRETxyz"
@@ -49,20 +50,39 @@ def _no_secret_is_logged(caplog, capfd):
 
 
 @pytest.fixture
-def alert():
-    """An alert of a move of an hour."""
-    return Alert(
-        id="a-1",
-        coin="bitcoin",
-        currency="usd",
-        rule="move_1h",
-        severity="warning",
-        state="firing",
-        ts=TEN,
-        value=-3.0,
-        threshold=-2.0,
-        message="BTC −3.00 % in 1 h",
-        raised_at=TEN,
-        run_id="scheduled__2026-11-22T10:00:00+00:00",
-        incident_id="i-1",
-    )
+def store(warehouse):
+    """Store an alert of a price of ten o'clock: (id, hours after ten of its run, columns)."""
+
+    def store(alert_id, hours=0, **columns):
+        row = {
+            "id": alert_id,
+            "coin": "bitcoin",
+            "currency": "usd",
+            "rule": "move_1h",
+            "severity": "warning",
+            "state": "firing",
+            "ts": TEN,
+            "value": -3.0,
+            "threshold": -2.0,
+            "message": "BTC −3.00 % in 1 h",
+            "raised_at": TEN + timedelta(hours=hours),
+            "run_id": f"run {hours}",
+            "incident_id": f"incident of {alert_id}",
+            "delivery": "pending",
+        }
+        with warehouse.begin() as connection:
+            connection.execute(insert(schema.alerts), row | columns)
+
+    return store
+
+
+@pytest.fixture
+def deliveries(warehouse):
+    """Read columns of all alerts, by id."""
+
+    def read(*columns):
+        with warehouse.begin() as connection:
+            query = select(*(schema.alerts.c[name] for name in columns)).order_by(schema.alerts.c.id)
+            return [tuple(row) for row in connection.execute(query)]
+
+    return read

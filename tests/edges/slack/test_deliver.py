@@ -1,9 +1,7 @@
 import logging
 import os
 import signal
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import insert, select
@@ -13,9 +11,7 @@ from coinwatch.alerts.silences import manage_alerts, silence
 from coinwatch.health import issues
 from coinwatch.settings import load_settings
 from coinwatch.slack import deliver
-from coinwatch.slack.channels import Slack
-from coinwatch.slack.outbox import store_alerts
-from coinwatch.slack.webhook import SlackError, WebhookRefused, WebhookRevoked
+from coinwatch.slack.webhook import Slack, SlackError, Webhook, WebhookRefused, WebhookRevoked
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import open_warehouse
 
@@ -23,24 +19,12 @@ TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 NOW = TEN + 2 * HOUR
 TOKEN = "T0SECRET/B0SECRET/xyzSECRETxyz"
-DELIVERED = ("delivered", NOW)
-PENDING = ("pending", None)
 
 
 class RealPrices(App):
     """The prices are not simulated."""
 
     simulated = False
-
-
-@pytest.fixture
-def second(alert):
-    return replace(alert, id="a-2", raised_at=NOW, incident_id="i-2", run_id="r2")
-
-
-@pytest.fixture
-def third(alert):
-    return replace(alert, id="a-3", raised_at=NOW + HOUR, incident_id="i-3", run_id="r3")
 
 
 @pytest.fixture
@@ -51,7 +35,7 @@ def waits():
 
 @pytest.fixture
 def webhook(slack, connect):
-    return connect(slack.url, token=TOKEN)
+    return connect(slack.url)
 
 
 @pytest.fixture
@@ -88,15 +72,6 @@ def _no_secret_is_stored(warehouse):
 
 
 @pytest.fixture
-def store(warehouse):
-    def store(*alerts):
-        with warehouse.begin() as connection:
-            store_alerts(connection, alerts)
-
-    return store
-
-
-@pytest.fixture
 def report(warehouse):
     def report(key="uploads", at=NOW):
         with warehouse.begin() as connection:
@@ -106,20 +81,7 @@ def report(warehouse):
 
 
 @pytest.fixture
-def deliveries(warehouse):
-    """Read columns of all alerts."""
-
-    def read(*columns):
-        a = schema.alerts.c
-        query = select(*(a[name] for name in columns or ("delivery", "delivered_at"))).order_by(a.raised_at, a.id)
-        with warehouse.begin() as connection:
-            return [tuple(row) for row in connection.execute(query)]
-
-    return read
-
-
-@pytest.fixture
-def state_of(warehouse):
+def issue_states(warehouse):
     """Read (key, state, notified state) of all issues, webhooks without their fingerprint."""
 
     def read():
@@ -147,38 +109,44 @@ def prices(warehouse):
     return store
 
 
-def blocks(sandbox, number=0):
-    texts = [block.get("text") or block["elements"][0] for block in sandbox.messages[number]["payload"]["blocks"]]
-    return [text["text"] for text in texts]
+def texts(sandbox, number=0):
+    """Read the texts of a message's blocks."""
+    blocks = [block.get("text") or block["elements"][0] for block in sandbox.messages[number]["payload"]["blocks"]]
+    return [text["text"] for text in blocks]
 
 
 def ids(sandbox):
-    """Read the ids in the last line of each message: alerts, and the keys of issues with their state."""
-    last = [message["payload"]["blocks"][-1]["elements"][0]["text"].split("`")[1::2] for message in sandbox.messages]
-    return [[name.replace("@20261122T120000Z", "") for name in names] for names in last]
+    """Read the ids in the last line of each message: alerts, and issues with their state (webhooks without more)."""
+    found = [texts(sandbox, number)[-1].split("`")[1::2] for number in range(len(sandbox.messages))]
+    short = [[name.replace("@20261122T120000Z", "") for name in names] for names in found]
+    return [[":".join(name.split(":")[:2]) for name in names] for names in short]
 
 
-def kinds(sandbox):
-    """Read the ids of each message without fingerprints."""
-    return [[":".join(name.split(":")[:2]) for name in names] for names in ids(sandbox)]
-
-
-def test_each_alert_is_delivered_once_the_oldest_first_and_at_slacks_pace(
-    store, send, slack, waits, deliveries, alert, second, third
+def test_alerts_are_delivered_once_with_one_message_for_each_run_the_oldest_first_at_slacks_pace(
+    store, send, slack, waits, deliveries
 ):
-    store(third, second, alert)
-    assert send() == 3
+    store("a-3", 2)
+    store("a-2", 1)
+    store("a-1")
+    store("a-0", coin="ethereum", value=-9.0)
+    assert send() == 4
     assert send() == 0
-    assert ids(slack) == [["a-1"], ["a-2"], ["a-3"]]
-    assert deliveries() == [DELIVERED] * 3
+    assert ids(slack) == [["a-0", "a-1"], ["a-2"], ["a-3"]]
     assert waits == [1.0, 1.0]
+    assert deliveries("id", "delivery", "delivered_at", "message_id") == [
+        ("a-0", "delivered", NOW, "a-0+1"),
+        ("a-1", "delivered", NOW, "a-0+1"),
+        ("a-2", "delivered", NOW, "a-2"),
+        ("a-3", "delivered", NOW, "a-3"),
+    ]
 
 
-def test_a_message_has_the_settings_of_the_rule_the_run_and_the_day_before(store, prices, send, slack, alert):
-    store(alert)
+def test_a_message_has_the_settings_of_the_rule_the_run_and_the_day_before(store, prices, send, slack):
+    store("a-1", run_id="scheduled__2026-11-22T10:00:00+00:00")
+    store("a-2", 1, run_id="watch_feed")
     prices()
     send()
-    header, section, context = blocks(slack)
+    header, section, context = texts(slack)
     assert header == "Price alert"
     assert section.splitlines()[1:] == [
         "▁▁▂▂▂▃▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇▇██ 24 h, $67,000 to $90,000",
@@ -186,52 +154,39 @@ def test_a_message_has_the_settings_of_the_rule_the_run_and_the_day_before(store
     ]
     run = "http://airflow/dags/process_prices/runs/scheduled__2026-11-22T10%3A00%3A00%2B00%3A00"
     assert context == f"<{run}|run> · alert `a-1`"
+    assert texts(slack, 1)[-1] == "<http://airflow/dags/watch_feed|run> · alert `a-2`"
 
 
-def test_an_alert_of_watch_feed_links_to_it(store, send, slack, alert):
-    store(replace(alert, run_id="watch_feed"))
-    send()
-    assert blocks(slack)[-1] == "<http://airflow/dags/watch_feed|run> · alert `a-1`"
-
-
-def test_the_worst_alert_of_a_message_has_a_chart_and_an_end_has_none(store, prices, send, alert):
+def test_the_worst_alert_of_a_message_has_a_chart_and_an_end_has_none(store, prices, send):
     uploads = []
-    charts = SimpleNamespace(upload=lambda png, title: uploads.append((png[:4], title)))
-    worst = replace(alert, id="a-0", coin="ethereum", value=-9.0)
-    end = replace(alert, id="a-9", raised_at=NOW, state="resolved", run_id="r9")
-    store(alert, worst, end)
+    store("a-0", coin="ethereum", value=-9.0)
+    store("a-1")
+    store("a-2", 1, incident_id="incident of a-1", state="resolved")
     prices("ethereum")
-    assert send(charts=charts) == 3
+    assert send(upload_chart=lambda png, title: uploads.append((png[:4], title))) == 3
     assert uploads == [(b"\x89PNG", "ethereum, 24 hours to 2026-11-22 10:00 UTC")]
 
 
-def test_alerts_of_one_run_are_one_message(store, send, slack, deliveries, alert, second):
-    store(alert, replace(alert, id="a-0", coin="ethereum", value=-9.0), second)
-    assert send() == 3
-    assert ids(slack) == [["a-0", "a-1"], ["a-2"]]
-    assert deliveries("id", "message_id") == [("a-0", "a-0+1"), ("a-1", "a-0+1"), ("a-2", "a-2")]
-
-
-def test_the_first_failure_stops_delivery_and_the_next_run_sends_the_rest(
-    store, send, slack, deliveries, alert, second, third
-):
-    store(alert)
+def test_the_first_failure_stops_delivery_and_the_next_run_sends_the_rest(store, send, slack, deliveries):
+    store("a-1")
     send()
-    store(second, third)
+    store("a-2", 1)
+    store("a-3", 2)
     slack.answer_next(500, "rollup_error")
     with pytest.raises(SlackError) as caught:
         send()
-    assert deliveries() == [DELIVERED, PENDING, PENDING]
-    assert deliveries("delivery_error") == [(None,), (str(caught.value),), (None,)]
+    assert deliveries("delivery", "delivery_error") == [
+        ("delivered", None),
+        ("pending", str(caught.value)),
+        ("pending", None),
+    ]
     assert send() == 2
     assert ids(slack) == [["a-1"], ["a-2"], ["a-3"]]
-    assert deliveries() == [DELIVERED] * 3
+    assert deliveries("delivery", "delivery_error") == [("delivered", None)] * 3
 
 
-def test_429_three_times_then_500_then_ok_delivers_once_after_the_waits_that_slack_asks_for(
-    store, send, slack, waits, alert
-):
-    store(alert)
+def test_429_three_times_then_500_then_ok_delivers_once_after_the_waits_that_slack_asks_for(store, send, slack, waits):
+    store("a-1")
     for seconds in ("1", "2", "30"):
         slack.answer_next(429, "rate_limited", **{"Retry-After": seconds})
     slack.answer_next(500, "rollup_error")
@@ -246,12 +201,11 @@ def test_429_three_times_then_500_then_ok_delivers_once_after_the_waits_that_sla
     with pytest.raises(SlackError, match="500"):
         send(NOW + timedelta(seconds=30))
     assert send(NOW + timedelta(seconds=30)) == 1
-    assert send(NOW + timedelta(seconds=30)) == 0
     assert ids(slack) == [["a-1"]]
 
 
-def test_short_waits_are_limited(store, send, slack, waits, alert):
-    store(alert)
+def test_short_waits_are_limited(store, send, slack, waits):
+    store("a-1")
     for _ in range(4):
         slack.answer_next(429, "rate_limited", **{"Retry-After": "3"})
     with pytest.raises(SlackError) as caught:
@@ -259,121 +213,100 @@ def test_short_waits_are_limited(store, send, slack, waits, alert):
     assert (waits, caught.value.retry_after) == ([3.0] * 3, 3.0)
 
 
-def test_after_hours_without_slack_everything_is_sent_once_and_in_order(store, send, slack, alert):
-    for number, state in enumerate(["firing", "worse", "resolved"]):
-        at = TEN + number * HOUR
-        store(replace(alert, id=f"a-{number}", raised_at=at, run_id=f"r{number}", state=state))
-        slack.answer_next(503, "")
-        with pytest.raises(SlackError):
-            send(at)
-    assert send(TEN + 5 * HOUR) == 3
-    assert send(TEN + 6 * HOUR) == 0
-    assert ids(slack) == [["a-0"], ["a-1"], ["a-2"]]
-
-
 @pytest.mark.parametrize(
     ("killed_before", "sent"), [("send", [["a-1"], ["a-2"]]), ("mark", [["a-1"], ["a-1"], ["a-2"]])]
 )
 def test_a_kill_loses_no_alert_and_sends_only_the_unmarked_one_twice(
-    store, warehouse, warehouse_url, webhook, send, slack, kill_at_line, killed_before, sent, alert, second
+    store, warehouse, warehouse_url, webhook, send, slack, kill_at_line, killed_before, sent
 ):
-    store(alert, second)
+    store("a-1")
+    store("a-2", 1)
     warehouse.dispose()
 
     class Dying:
-        url = webhook.url
+        url = webhook.client.url
 
         def send(self, **message):
-            response = webhook.send(**message) if killed_before == "mark" else None
+            response = webhook.client.send(**message) if killed_before == "mark" else None
             os.kill(os.getpid(), signal.SIGKILL)
             return response
 
-    assert kill_at_line(lambda: send(engine=open_warehouse(warehouse_url), alerts=Dying()), 0)
+    dying = Webhook("slack_default", Dying())
+    assert kill_at_line(lambda: send(engine=open_warehouse(warehouse_url), alerts=dying), 0)
     assert send() == 2
     assert ids(slack) == sent
 
 
-def test_without_slack_alerts_wait_until_there_is_one(store, send, slack, deliveries, caplog, alert, second):
-    store(alert, second)
+def test_without_slack_alerts_wait_until_there_is_one_or_they_are_old(store, send, slack, deliveries, caplog):
+    store("a-1")
+    store("a-2", 1, ts=TEN + HOUR)
     assert send(alerts=None) == 0
     assert [record.args for record in caplog.records if record.levelno >= logging.WARNING] == [
         ("slack_default", 2, 24.0)
     ]
-    assert deliveries() == [("not_configured", None)] * 2
-    assert send() == 2
-    assert ids(slack) == [["a-1"], ["a-2"]]
-
-
-def test_an_alert_raised_without_slack_is_not_sent_once_it_is_old(store, send, slack, deliveries, alert, second):
-    store(alert, replace(second, ts=TEN + HOUR))
-    send(alerts=None)
+    assert deliveries("delivery", "delivered_at") == [("not_configured", None)] * 2
     assert send(TEN + 25 * HOUR) == 1
     assert ids(slack) == [["a-2"]]
-    assert deliveries()[0] == ("not_configured", None)
+    assert deliveries("delivery") == [("not_configured",), ("delivered",)]
 
 
-def test_old_alerts_are_one_summary_before_the_others(store, send, slack, deliveries, alert, second, third):
-    store(alert, second, third)
+def test_old_alerts_are_one_summary_before_the_others(store, send, slack, deliveries):
+    store("a-1")
+    store("a-2", 1)
+    store("a-3", 2)
     slack.answer_next(503, "")
     with pytest.raises(SlackError):
         send()
-    assert send(NOW + timedelta(hours=24, minutes=30)) == 3
+    assert send(NOW + timedelta(hours=23, minutes=30)) == 3
     assert ids(slack) == [["a-1"], ["a-3"]]
-    assert blocks(slack)[0] == "Delivered late: 2 alerts"
+    assert texts(slack)[0] == "Delivered late: 2 alerts"
     assert deliveries("id", "message_id") == [("a-1", "a-1+1"), ("a-2", "a-1+1"), ("a-3", "a-3")]
 
 
-def test_a_silenced_alert_is_stored_and_not_sent(store, warehouse, send, slack, deliveries, alert):
-    store(alert)
+def test_a_silenced_alert_is_never_sent(store, warehouse, send, slack, deliveries):
+    store("a-1")
     with warehouse.begin() as connection:
         silence(connection, coin="bitcoin", rule="move_1h", until=NOW + HOUR, reason="upgrade", at=TEN)
     assert send() == 0
     assert send(NOW + 2 * HOUR) == 0
-    assert ids(slack) == []
-    assert deliveries() == [("silenced", None)]
+    assert list(slack.messages) == []
+    assert deliveries("delivery", "delivered_at") == [("silenced", None)]
 
 
-def test_a_message_whose_blocks_slack_refuses_is_sent_as_text(store, send, slack, deliveries, alert, second):
-    store(alert, second)
+def test_a_message_that_slack_refuses_is_sent_as_text_and_then_holds_up_no_other(store, send, slack, deliveries):
+    store("a-1")
     slack.answer_next(400, "invalid_blocks")
-    assert send() == 2
-    assert [message["payload"].get("blocks", []) == [] for message in slack.messages] == [True, False]
-    assert deliveries() == [DELIVERED] * 2
-
-
-def test_a_message_that_slack_refuses_as_text_too_holds_up_no_other(store, send, slack, deliveries, alert, second):
-    store(alert, second)
+    assert send() == 1
+    assert slack.messages[0]["payload"].get("blocks", []) == []
+    store("a-2", 1)
+    store("a-3", 2)
     slack.answer_next(400, "invalid_blocks")
     slack.answer_next(400, "invalid_payload")
     assert send() == 1
-    assert deliveries() == [("refused", None), DELIVERED]
+    assert send() == 0
+    assert deliveries("delivery") == [("delivered",), ("refused",), ("delivered",)]
 
 
-@pytest.mark.parametrize(
-    ("status", "body"), [(403, "invalid_token"), (404, "no_service"), (410, "channel_is_archived")]
-)
 def test_a_revoked_webhook_is_an_issue_in_the_other_channel_until_a_new_one_replaces_it(
-    store, send, slack, failures, operators, connect, deliveries, state_of, status, body, alert, second
+    store, send, slack, failures, operators, connect, issue_states
 ):
-    store(alert)
-    slack.answer_next(status, body)
+    store("a-1")
+    slack.answer_next(410, "channel_is_archived")
     assert send(failures=operators) == 0
-    store(second)
+    store("a-2", 1)
     assert send(failures=operators) == 0
-    assert ids(slack) == []
-    assert kinds(failures) == [["webhook:slack_default"]]
-    assert deliveries() == [PENDING] * 2
-    assert state_of() == [("webhook:slack_default", "open", "open")]
+    assert (ids(slack), ids(failures)) == ([], [["webhook:slack_default"]])
+    assert issue_states() == [("webhook:slack_default", "open", "open")]
     assert send(alerts=connect(slack.url, token="T/B/new"), failures=operators) == 2
     assert ids(slack) == [["a-1"], ["a-2"]]
-    assert state_of() == [("webhook:slack_default", "resolved", "resolved")]
+    assert issue_states() == [("webhook:slack_default", "resolved", "resolved")]
     assert len(failures.messages) == 2
 
 
 def test_without_another_channel_a_revoked_webhook_fails_the_task_once(
-    store, send, slack, connect, state_of, caplog, alert
+    store, send, slack, connect, issue_states, caplog
 ):
-    store(alert)
+    store("a-1")
     slack.answer_next(410, "channel_is_archived")
     with pytest.raises(WebhookRevoked):
         send()
@@ -387,83 +320,74 @@ def test_without_another_channel_a_revoked_webhook_fails_the_task_once(
     assert send(alerts=connect(slack.url, token="T/B/new")) == 1
     # Nobody was notified that it opened.
     assert ids(slack) == [["a-1"]]
-    assert state_of() == [("webhook:slack_default", "resolved", None)]
+    assert issue_states() == [("webhook:slack_default", "resolved", None)]
 
 
-def test_a_webhook_that_works_again_is_used_once_it_is_re_enabled(store, make_app, send, slack, state_of, alert):
-    store(alert)
+def test_a_webhook_that_works_again_is_used_once_it_is_re_enabled(store, make_app, send, slack, issue_states):
+    store("a-1")
     slack.answer_next(410, "channel_is_archived")
     with pytest.raises(WebhookRevoked):
         send()
     manage_alerts(make_app(), {"action": "reenable_webhooks", "coin": "", "rule": ""})
     assert send() == 1
-    slack.answer_next(410, "channel_is_archived")
-    store(replace(alert, id="a-2"))
-    with pytest.raises(WebhookRevoked):
-        send()
-    assert state_of() == [("webhook:slack_default", "open", None)]
+    assert issue_states() == [("webhook:slack_default", "resolved", None)]
 
 
 def test_a_revoked_failures_channel_is_an_issue_in_the_alerts_channel(
-    report, send, slack, failures, operators, state_of
+    report, send, slack, failures, operators, issue_states
 ):
     report()
     failures.answer_next(404, "no_service")
     assert send(failures=operators) == 0
-    assert ids(failures) == []
-    assert kinds(slack) == [["uploads-open", "webhook:slack_failures"]]
+    assert (ids(failures), ids(slack)) == ([], [["uploads-open", "webhook:slack_failures"]])
     # The connection was removed.
     send()
-    assert state_of() == [("uploads", "open", "open"), ("webhook:slack_failures", "resolved", "resolved")]
-    assert kinds(slack)[1:] == [["webhook:slack_failures"]]
+    assert issue_states() == [("uploads", "open", "open"), ("webhook:slack_failures", "resolved", "resolved")]
+    assert ids(slack)[1:] == [["webhook:slack_failures"]]
 
 
-def test_issues_go_to_their_own_channel(store, report, send, slack, failures, operators, alert):
-    store(alert)
-    report()
-    assert send(failures=operators) == 1
-    assert (ids(slack), ids(failures)) == ([["a-1"]], [["uploads-open"]])
-
-
-def test_issues_that_are_due_together_are_one_message_after_the_alerts(store, report, send, slack, alert):
-    store(alert)
+def test_issues_that_are_due_together_are_one_message_in_their_own_channel_or_after_the_alerts(
+    store, report, send, slack, failures, operators
+):
+    store("a-1")
     report()
     report("late")
+    assert send(failures=operators) == 1
+    assert (ids(slack), ids(failures)) == ([["a-1"]], [["late-open", "uploads-open"]])
+    store("a-2")
+    report("budget")
     assert send() == 1
     assert send() == 0
-    assert ids(slack) == [["a-1"], ["late-open", "uploads-open"]]
+    assert ids(slack)[1:] == [["a-2"], ["budget-open"]]
 
 
-def test_an_issue_is_sent_when_it_opens_once_a_day_and_when_it_is_resolved(report, warehouse, make_app, slack):
-    for hours in range(72):
-        at = NOW + hours * HOUR
-        report(at=at)
-        assert deliver.send_issues(make_app(at))
+def test_what_an_issue_is_sent_for_is_part_of_its_id(report, warehouse, make_app, slack):
+    for hours in (0, 1, 24, 48):
+        report(at=NOW + hours * HOUR)
+        assert deliver.send_issues(make_app(NOW + hours * HOUR))
     with warehouse.begin() as connection:
         issues.resolve(connection, "uploads", NOW + 72 * HOUR)
     assert deliver.send_issues(make_app(NOW + 72 * HOUR))
-    assert deliver.send_issues(make_app(NOW + 99 * HOUR))
-    assert ids(slack) == [
-        ["uploads-open"],
-        ["uploads-reminder"],
-        ["uploads@20261123T120000Z-reminder"],
-        ["uploads-resolved"],
-    ]
+    reminder = "uploads@20261123T120000Z-reminder"
+    assert ids(slack) == [["uploads-open"], ["uploads-reminder"], [reminder], ["uploads-resolved"]]
 
 
-def test_issues_are_sent_while_the_alerts_channel_is_down(store, report, send, slack, failures, operators, alert):
-    store(alert)
-    report()
-    slack.answer_next(503, "")
-    with pytest.raises(SlackError, match="503"):
-        send(failures=operators)
-    assert ids(failures) == [["uploads-open"]]
-
-
-def test_issues_are_sent_without_an_alerts_channel(report, send, failures, operators):
-    report()
+def test_issues_are_sent_while_the_alerts_channel_is_down_and_its_error_is_raised(
+    store, report, send, slack, failures, operators
+):
+    report("first")
     send(alerts=None, failures=operators)
-    assert ids(failures) == [["uploads-open"]]
+    store("a-1")
+    report("second")
+    slack.answer_next(503, "down")
+    with pytest.raises(SlackError, match="'down'"):
+        send(failures=operators)
+    assert ids(failures) == [["first-open"], ["second-open"]]
+    report("third")
+    for sandbox, body in ((slack, "down"), (failures, "second"), (slack, "third")):
+        sandbox.answer_next(503, body)
+    with pytest.raises(SlackError, match="'down'"):
+        send(failures=operators)
 
 
 def test_an_issue_stays_due_until_a_channel_accepts_it(report, warehouse, make_app, slack, failures, operators):
@@ -475,17 +399,6 @@ def test_an_issue_stays_due_until_a_channel_accepts_it(report, warehouse, make_a
         assert "'second'" in issues.find(connection, "uploads").delivery_error
     assert deliver.send_issues(make_app(failures=operators))
     assert (ids(failures), ids(slack)) == ([["uploads-open"]], [])
-
-
-def test_the_error_of_the_alerts_channel_is_the_one_that_is_raised(
-    store, report, send, slack, failures, operators, alert
-):
-    store(alert)
-    report()
-    for sandbox, body in ((slack, "first"), (failures, "second"), (slack, "third")):
-        sandbox.answer_next(503, body)
-    with pytest.raises(SlackError, match="'first'"):
-        send(failures=operators)
 
 
 def test_an_issue_can_be_posted_without_the_warehouse(make_app, slack, failures, operators):
@@ -500,9 +413,8 @@ def test_an_issue_can_be_posted_without_the_warehouse(make_app, slack, failures,
     assert (len(failures.messages), len(slack.messages)) == (1, 1)
 
 
-def test_a_webhook_without_a_valid_url_is_not_revoked(store, send, connect, state_of, alert):
-    store(alert)
-    for _ in range(2):
-        with pytest.raises(WebhookRefused):
-            send(alerts=connect("http://127.0.0.1:1/a b"))
-    assert state_of() == []
+def test_a_webhook_without_a_valid_url_is_not_revoked(store, send, connect, issue_states):
+    store("a-1")
+    with pytest.raises(WebhookRefused):
+        send(alerts=connect("http://127.0.0.1:1/a b"))
+    assert issue_states() == []

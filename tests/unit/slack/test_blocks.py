@@ -12,7 +12,6 @@ from coinwatch.slack.blocks import (
     alert_message,
     clip,
     issue_message,
-    rule_facts,
     summary_message,
     worst_open,
 )
@@ -29,7 +28,7 @@ ALERT = AlertView(
     ts=TEN,
     value=-13.03,
     threshold=-8.06,
-    facts="Rule move_24h: from −8.06 % on (sigmas 3.5, min_pct 3)",
+    settings="sigmas 3.5, min_pct 3",
     chart="▁▃█ 24 h, $1 to $2",
 )
 ISSUE = IssueView(
@@ -73,15 +72,14 @@ def test_an_alert_shows_the_move_the_day_before_the_rule_with_its_settings_the_t
 
 
 @pytest.mark.parametrize(
-    ("rule", "threshold", "summary", "facts"),
+    ("changes", "facts"),
     [
-        ("move_1h", -2.0, "sigmas 6, min_pct 1", "Rule move_1h: from −2.00 % on (sigmas 6, min_pct 1)"),
-        ("limit_1h", 5.0, "", "Rule limit_1h: from +5.00 % on"),
-        ("spike_reverted", None, "", "Rule spike_reverted"),
+        ({"rule": "limit_1h", "threshold": 5.0, "settings": ""}, "Rule limit_1h: from +5.00 % on"),
+        ({"rule": "bad_value", "threshold": None, "settings": "polls 3"}, "Rule bad_value (polls 3)"),
     ],
 )
-def test_the_facts_of_a_rule(rule, threshold, summary, facts):
-    assert rule_facts(rule, threshold, summary) == facts
+def test_a_rule_has_its_threshold_and_settings_if_there_are_any(changes, facts):
+    assert texts(show(replace(ALERT, **changes)))[1].splitlines()[-1].startswith(f"{facts} · critical")
 
 
 @pytest.mark.parametrize(
@@ -100,11 +98,11 @@ def test_each_transition_looks_different(changes, title, line):
 
 
 def test_alerts_of_one_run_are_one_message_with_the_most_urgent_first():
-    resolved = replace(ALERT, id="a", coin="ripple", state="resolved", message="XRP is resolved")
+    resolved = replace(ALERT, id="a", coin="ripple", state="resolved", message="XRP: resolved")
     mild = replace(ALERT, id="b", coin="cardano", severity="warning", message="ADA moved", value=-9.0)
     wild = replace(ALERT, id="c", coin="ethereum", message="ETH moved", value=-40.0)
     message = show(resolved, mild, ALERT, wild)
-    assert message.text == "ETH moved · BTC −13.03 % in 24 h · ADA moved · XRP is resolved"
+    assert message.text == "ETH moved · BTC −13.03 % in 24 h · ADA moved · XRP: resolved"
     assert texts(message)[0] == "4 price alerts, 4 coins"
     assert texts(message)[-1] == f"<{RUN}|run> · alerts `c`, `{ALERT.id}`, `b`, `a`"
     assert (worst_open([resolved, mild, wild]), worst_open([resolved])) == (wild, None)
@@ -134,7 +132,7 @@ def test_no_foreign_text_can_mention_a_channel():
 
 
 def test_no_text_is_longer_than_slack_accepts():
-    long = replace(ALERT, message="x" * 9000, facts="y" * 9000, chart="z" * 9000, id="i" * 9000)
+    long = replace(ALERT, message="x" * 9000, settings="y" * 9000, chart="z" * 9000, id="i" * 9000)
     assert fits(show(long, run_url="http://localhost/" + "r" * 9000, simulated=True))
     assert fits(show(*[replace(long, id=f"{number}") for number in range(60)]))
     issue = replace(ISSUE, title="x" * 9000, detail="x" * 9000, action="x" * 9000)
@@ -180,13 +178,13 @@ def test_issues_that_are_due_together_are_one_message():
 
 
 def test_old_alerts_are_listed_in_one_summary():
-    later = replace(ALERT, ts=TEN + timedelta(hours=1), state="resolved", message="BTC is resolved")
+    later = replace(ALERT, ts=TEN + timedelta(hours=1), state="resolved", message="BTC: back")
     message = summary_message([ALERT, later], 24, simulated=False)
     assert message.text == "2 alerts from more than 24 hours ago, which could not be delivered then"
     assert texts(message) == [
         "Delivered late: 2 alerts",
         f"{message.text}. All of them are in the warehouse.",
-        "• 2026-11-22 10:00 UTC BTC −13.03 % in 24 h\n• 2026-11-22 11:00 UTC resolved: BTC is resolved",
+        "• 2026-11-22 10:00 UTC BTC −13.03 % in 24 h\n• 2026-11-22 11:00 UTC resolved: BTC: back",
         f"the first is `{ALERT.id}`",
     ]
     many = summary_message([ALERT] * 5000, 24, simulated=False)

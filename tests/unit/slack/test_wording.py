@@ -17,8 +17,6 @@ DAY = Transition(
     threshold_pct=-8.06,
     typical_pct=2.4,
     hours=24.0,
-    reference_price=73520.0,
-    reference_ts=TEN - timedelta(hours=24),
 )
 HOUR = replace(
     DAY, incident=replace(OPENED, rule="move_1h"), note="move_1h", hours=1.0, change_pct=3.2, typical_pct=0.49
@@ -102,38 +100,38 @@ def test_a_time_is_in_utc_to_the_minute():
         ),
         pytest.param(
             transition("move_1h", "resolved", change_pct=-1.5, hours=7.2),
-            "BTC is resolved at $63,940, 7 h after the alert (−1.50 % from the price before the move)",
+            "BTC: resolved at $63,940, 7 h after the alert (−1.50 % from the price before the move)",
             id="resolved",
         ),
         pytest.param(
             transition("move_1h", "corrected", "spike_reverted"),
-            "BTC is back at $63,940: the move of 2026-11-22 10:00 UTC was a spike",
+            "BTC: back at $63,940, the move of 2026-11-22 10:00 UTC was a spike",
             id="a spike",
         ),
         pytest.param(
             transition("stale", reason="3 polls in a row had exactly this price"),
-            "BTC has a stale price, $63,940: 3 polls in a row had exactly this price",
+            "BTC: stale price, $63,940: 3 polls in a row had exactly this price",
             id="stale",
         ),
-        pytest.param(transition("stale", "resolved"), "BTC moves again: $63,940", id="no longer stale"),
+        pytest.param(transition("stale", "resolved"), "BTC: price moves again, $63,940", id="no longer stale"),
         pytest.param(
-            transition("bad_value", reason="9 was quarantined: too far"),
-            "BTC: a value of 9 was quarantined: too far; nothing is computed from it",
+            transition("bad_value", reason="value 9 quarantined: too far"),
+            "BTC: value 9 quarantined: too far; nothing is computed from it",
             id="quarantined",
         ),
         pytest.param(
-            transition("bad_value", "resolved", reason="the next price was in line"),
-            "BTC is resolved at $63,940: the next price was in line; rejected values stay in quarantine",
+            transition("bad_value", "resolved", reason="in line with the prices before"),
+            "BTC: price accepted again at $63,940, in line with the prices before; rejected values stay in quarantine",
             id="a price in line",
         ),
         pytest.param(
             transition("bad_value", "resolved", price=None, reason="an operator decided"),
-            "BTC is resolved: an operator decided; rejected values stay in quarantine",
+            "BTC: resolved, an operator decided; rejected values stay in quarantine",
             id="decided by an operator",
         ),
         pytest.param(
-            transition("bad_value", "resolved", "level_confirmed", reason="3 polls agree"),
-            "BTC is confirmed at $63,940: 3 polls agree; the quarantined values are stored",
+            transition("bad_value", "resolved", "level_confirmed", reason="3 polls agree on it"),
+            "BTC: new level of $63,940 confirmed, 3 polls agree on it; the quarantined values are stored",
             id="a confirmed level",
         ),
     ],
