@@ -75,9 +75,14 @@ class Server:
         """
         now = clock or (lambda: datetime.now(UTC))
 
-        class Handler(_Handler):
+        class Handler(WSGIRequestHandler):
+            disable_nagle_algorithm = True
+
             def date_time_string(self, timestamp: float | None = None) -> str:
                 return http_date(timestamp or now())
+
+            def log(self, *_: Any) -> None:
+                """Log no requests: the services keep them."""
 
         with _listen(port, host) as listener:
             self.port: int = listener.getsockname()[1]
@@ -143,13 +148,6 @@ def _hang_up(response: flask.Response, after: int) -> None:
         head = f"HTTP/1.1 {response.status}\r\n{response.headers}"
         connection.sendall(head.encode() + response.get_data()[:after])
     connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Handler(WSGIRequestHandler):
-    disable_nagle_algorithm = True
-
-    def log(self, *_: Any) -> None:
-        """Log no requests: the services keep what they were asked."""
 
 
 def _listen(port: int, host: str) -> socket.socket:
