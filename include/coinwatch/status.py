@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LAYERS = ("raw", "processed", "archive")
+LAYERS = ("raw", "processed")
+"""Of partitions."""
 
 NAMES_SHOWN = 5
 
@@ -110,7 +112,7 @@ class Status(BaseModel):
         at: When it was read.
         as_of: The time of the coins' prices; None: the newest of each.
         alerts: Of the last 24 hours, newest first.
-        objects: What S3 has, by layer.
+        objects: How many objects S3 has, by layer; two of each snapshot.
         left: Work that is left, a sentence each.
         incidents: Open ones, oldest first; so are the issues.
     """
@@ -202,11 +204,9 @@ def upload_backlog(connection: Connection, settings: Settings) -> Backlog:
     if not settings.s3_bucket:
         return Backlog()
     partitions = connection.execute(select(func.count()).select_from(schema.pending_uploads)).scalar_one()
-    manifest = settings.archive_path / "manifest.jsonl"
-    prefix = f"{settings.s3_prefix}/" if settings.s3_prefix else ""
-    read = _positions(connection).get(f"manifest:{prefix}{settings.s3_bucket}", 0)
+    manifest = _manifest(settings)
     size = manifest.stat().st_size if manifest.exists() else 0
-    return Backlog(partitions=partitions, manifest_bytes=max(0, size - read))
+    return Backlog(partitions=partitions, manifest_bytes=max(0, size - _uploaded_up_to(connection, settings)))
 
 
 def named(names: Sequence[str]) -> str:
@@ -245,10 +245,34 @@ def _alerts(connection: Connection, since: datetime) -> list[AlertStatus]:
 
 def _objects(connection: Connection, settings: Settings) -> dict[str, int]:
     o = schema.s3_objects.c
-    prefix = f"{settings.s3_prefix}/" if settings.s3_prefix else ""
-    counts = [func.count().filter(o.key.startswith(f"{prefix}{layer}/", autoescape=True)) for layer in LAYERS]
+    counts = [
+        func.count().filter(o.key.startswith(f"{_prefix(settings)}{layer}/", autoescape=True)) for layer in LAYERS
+    ]
     row = connection.execute(select(*counts).where(o.bucket == settings.s3_bucket)).one()
-    return dict(zip(LAYERS, row, strict=True))
+    return {**dict(zip(LAYERS, row, strict=True)), "archive": 2 * _uploaded_snapshots(connection, settings)}
+
+
+def _uploaded_snapshots(connection: Connection, settings: Settings) -> int:
+    """Count the manifest's lines up to the position of the upload: one for each snapshot, a few megabytes in a year."""
+    left, lines = _uploaded_up_to(connection, settings), 0
+    if left and _manifest(settings).exists():
+        with _manifest(settings).open("rb") as file:
+            while block := file.read(min(left, 1 << 20)):
+                left, lines = left - len(block), lines + block.count(b"\n")
+    return lines
+
+
+def _uploaded_up_to(connection: Connection, settings: Settings) -> int:
+    """Return the byte of the manifest up to which S3 has all snapshots."""
+    return _positions(connection).get(f"manifest:{_prefix(settings)}{settings.s3_bucket}", 0)
+
+
+def _manifest(settings: Settings) -> Path:
+    return settings.archive_path / "manifest.jsonl"
+
+
+def _prefix(settings: Settings) -> str:
+    return f"{settings.s3_prefix}/" if settings.s3_prefix else ""
 
 
 def _positions(connection: Connection) -> dict[str, int]:

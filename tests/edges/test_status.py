@@ -43,7 +43,7 @@ def alert(name, raised_at, delivery):
 @pytest.fixture
 def stored(world, noon):
     """Bitcoin with prices, statistics, alerts and an incident; nothing of Ethereum; an issue; files and objects."""
-    keys = ["in_it/raw/1", "in_it/raw/2", "in_it/archive/1", "inXit/raw/1", "raw/1"]
+    keys = ["in_it/raw/1", "in_it/raw/2", "inXit/raw/1", "raw/1"]
     objects = [{"bucket": "bucket", "key": key, "sha256": "", "uploaded_at": noon} for key in keys]
     work = {"step": "statistics", "currency": "usd", "since": noon}
     incident = {"coin": "bitcoin", "currency": "usd", "rule": "move_1h", "id": "i", "state": "worse"}
@@ -63,7 +63,7 @@ def stored(world, noon):
         schema.pending_uploads: [{"layer": "raw", "hour": noon}],
         schema.log_positions: [
             {"log": log, "position": position, "tail_length": 0, "tail_sha256": ""}
-            for log, position in (("raw:bitcoin", 10), ("manifest:in_it/bucket", 3))
+            for log, position in (("raw:bitcoin", 10), ("manifest:in_it/bucket", 4))
         ],
     }
     with world.warehouse().begin() as connection:
@@ -75,7 +75,7 @@ def stored(world, noon):
     world.settings.raw_path("bitcoin").parent.mkdir(exist_ok=True, parents=True)
     world.settings.raw_path("bitcoin").write_bytes(b"x" * 15)
     world.settings.archive_path.mkdir()
-    (world.settings.archive_path / "manifest.jsonl").write_bytes(b"x" * 5)
+    (world.settings.archive_path / "manifest.jsonl").write_bytes(b"1\n2\n3\n")
     return world
 
 
@@ -99,7 +99,7 @@ def test_the_status_is_what_the_warehouse_and_the_files_have(stored, noon):
         simulated=True,
         coins=[bitcoin, CoinStatus(coin="ethereum", currency="usd")],
         alerts=[waiting, pending],
-        objects={"raw": 2, "processed": 0, "archive": 1},
+        objects={"raw": 2, "processed": 0, "archive": 4},
         left=[
             f"5 bytes of {stored.settings.raw_path('bitcoin')} are not in the warehouse",
             "statistics: work is left for bitcoin, ethereum, from 2026-11-22T12:00:00Z",

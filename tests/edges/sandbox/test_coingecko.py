@@ -54,12 +54,9 @@ def test_a_price_has_what_was_asked_for_besides_it(get, noon):
     assert quote["last_updated_at"] == int(noon.timestamp()) - 40
 
 
-def test_a_request_is_kept_as_it_came_and_its_answer_says_that_it_is_simulated(world, get):
-    answer = get("/ping", x="y")
+def test_every_answer_says_that_it_is_simulated(get):
+    answer = get("/ping")
     assert (answer.json(), answer.headers["X-Coinwatch-Sandbox"]) == ({"gecko_says": "(V3) To the Moon!"}, "simulated")
-    (request,) = world.coingecko.requests
-    assert (request.method, request.path, request.query) == ("GET", "/api/v3/ping", {"x": "y"})
-    assert request.headers["user-agent"].startswith("python-requests/")
 
 
 @pytest.mark.parametrize(
@@ -194,21 +191,6 @@ def test_a_frozen_feed_gives_the_price_of_when_it_froze(world, quote, clock, noo
     assert quote() == {"usd": before["usd"], "last_updated_at": int(clock.now.timestamp()) - age}
     world.coingecko.recover()
     assert quote()["usd"] != before["usd"]
-
-
-def test_errors_without_json_have_their_own_content_type_but_for_one(world, get):
-    def content_type(kind):
-        world.coingecko.recover()
-        world.coingecko.fail(kind)
-        return get("/ping").headers["Content-Type"].partition(";")[0]
-
-    types = {
-        "rate_limited": "application/json",
-        "rate_limited_page": "text/html",
-        "rate_limited_empty": "text/plain",
-        "page_under_200": "application/json",
-    }
-    assert {kind: content_type(kind) for kind in types} == types
 
 
 def test_a_slow_answer_does_not_keep_the_service_from_closing(world):

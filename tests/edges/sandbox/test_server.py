@@ -36,23 +36,21 @@ def test_it_logs_what_is_ready_listens_on_loopback_by_default_and_ends_cleanly(t
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["market.json", "s3.db"]
 
 
-@pytest.mark.parametrize("service", ["CoinGecko", "Slack", "S3"])
-def test_a_port_that_is_taken_is_one_clear_line_and_nothing_is_left_running(start, service):
+def test_a_port_that_is_taken_is_one_clear_line_and_nothing_is_left_running(start):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port, option = str(taken.getsockname()[1]), f"--{service.lower()}-port"
-        with start(option, port) as server:
-            _, output = server.communicate(timeout=20)
+        port = str(taken.getsockname()[1])
+        with start("--s3-port", port) as server:
+            _, output = server.communicate(timeout=60)
     assert server.returncode == 2
     (line,) = output.splitlines()
-    assert all(word in line for word in (service, port, option))
+    assert all(word in line for word in ("S3", port, "--s3-port"))
 
 
-@pytest.mark.parametrize("options", [("--prices", "none.csv"), ("--s3-port", "70000")])
-def test_an_unreadable_price_file_and_an_impossible_port_are_one_clear_line(start, options):
-    with start(*options) as server:
-        _, output = server.communicate(timeout=20)
+def test_an_unreadable_price_file_is_one_clear_line(start):
+    with start("--prices", "none.csv") as server:
+        _, output = server.communicate(timeout=60)
     assert server.returncode == 2
     (line,) = output.splitlines()
-    assert options[1] in line
+    assert "none.csv" in line
