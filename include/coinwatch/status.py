@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LAYERS = ("raw", "processed")
-"""Of partitions."""
-
 NAMES_SHOWN = 5
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -245,11 +242,12 @@ def _alerts(connection: Connection, since: datetime) -> list[AlertStatus]:
 
 def _objects(connection: Connection, settings: Settings) -> dict[str, int]:
     o = schema.s3_objects.c
-    counts = [
-        func.count().filter(o.key.startswith(f"{_prefix(settings)}{layer}/", autoescape=True)) for layer in LAYERS
-    ]
-    row = connection.execute(select(*counts).where(o.bucket == settings.s3_bucket)).one()
-    return {**dict(zip(LAYERS, row, strict=True)), "archive": 2 * _uploaded_snapshots(connection, settings)}
+    raw, processed = (
+        func.count().filter(o.key.startswith(f"{_prefix(settings)}{layer}/", autoescape=True))
+        for layer in ("raw", "processed")
+    )
+    row = connection.execute(select(raw, processed).where(o.bucket == settings.s3_bucket)).one()
+    return {"raw": row[0], "processed": row[1], "archive": 2 * _uploaded_snapshots(connection, settings)}
 
 
 def _uploaded_snapshots(connection: Connection, settings: Settings) -> int:

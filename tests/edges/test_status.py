@@ -115,6 +115,14 @@ def test_the_status_is_what_the_warehouse_and_the_files_have(stored, noon):
     assert Status.model_validate_json(found.model_dump_json()) == found
 
 
+def test_the_objects_are_those_that_s3_has(make_world):
+    world = make_world(s3_bucket="prices", s3_prefix="in_it")
+    world.run()
+    counts = status.read(world.app()).objects
+    assert counts == {layer: len(world.objects(f"{layer}/")) for layer in ("raw", "processed", "archive")}
+    assert 0 < counts["archive"] < counts["raw"]
+
+
 def test_a_run_whose_price_is_not_stored_has_none_and_without_a_run_it_is_the_newest(stored, noon):
     assert status.read(stored.app(), noon + HOUR).without_price == ["bitcoin", "ethereum"]
     assert status.read(stored.app()).coins == status.read(stored.app(), noon).coins

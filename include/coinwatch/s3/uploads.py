@@ -191,7 +191,9 @@ def _read(connection: Connection, partitions: Iterable[Partition]) -> dict[Parti
     for layer, of_layer in hours.items():
         rows: dict[datetime, list[Row[Any]]] = {hour: [] for hour in of_layer}
         for first, last in _stretches(sorted(of_layer)):
-            for row in connection.execute(_select(layer, first, last + HOUR)):
+            until = last + HOUR
+            query = select_processed(since=first, until=until) if layer == "processed" else _select_raw(first, until)
+            for row in connection.execute(query):
                 rows[floor_hour(row.ts)].append(row)
         write = _format_raw if layer == "raw" else format_processed
         contents |= {(layer, hour): write(of_hour).encode() for hour, of_hour in rows.items()}
@@ -207,9 +209,7 @@ def _stretches(hours: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]
             start = number
 
 
-def _select(layer: str, since: datetime, until: datetime) -> Select[Any]:
-    if layer == "processed":
-        return select_processed(since=since, until=until)
+def _select_raw(since: datetime, until: datetime) -> Select[Any]:
     c = schema.raw_prices.c
     return select(schema.raw_prices).where(c.ts >= since, c.ts < until).order_by(c.coin, c.currency, c.ts, c.source)
 
