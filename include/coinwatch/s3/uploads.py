@@ -163,7 +163,9 @@ def _upload_batch(engine: Engine, store: S3Store, batch: Sequence[Partition], no
     ]
     failed = set(changed) - set(done)
     with engine.begin() as connection:
-        _lock_list(connection)
+        # Wait for transactions that list partitions, and keep others from it. SQLite has one writer at a time anyway.
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("LOCK TABLE pending_uploads IN SHARE ROW EXCLUSIVE MODE"))
         upsert(connection, table, noted)
         # A partition whose rows changed since they were read stays on the list.
         rows_now = _read(connection, [partition for partition in batch if partition not in failed])
@@ -173,13 +175,6 @@ def _upload_batch(engine: Engine, store: S3Store, batch: Sequence[Partition], no
     if failures:
         raise failures[0]
     return Counter(layer for layer, _ in done)
-
-
-def _lock_list(connection: Connection) -> None:
-    """Wait for transactions that list partitions, and keep others from it until this one ends."""
-    # SQLite has one writer at a time anyway.
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("LOCK TABLE pending_uploads IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _read(connection: Connection, partitions: Iterable[Partition]) -> dict[Partition, bytes]:

@@ -62,13 +62,7 @@ class Server:
         port: int = 0,
         host: str = HOST,
     ) -> None:
-        """Take the port.
-
-        Args:
-            application: The WSGI application.
-            clock: The time in the header ``Date``; by default that of this machine.
-            port: 0 is any free port.
-            host: 0.0.0.0 in a container, so that other containers can connect.
+        """Take a port, 0 is any free one; the clock is for the header ``Date``.
 
         Raises:
             CannotListen: The port is taken or not allowed.

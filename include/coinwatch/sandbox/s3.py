@@ -36,13 +36,7 @@ class S3Sandbox(Server):
     """
 
     def __init__(self, bucket: str, *, port: int = 0, kept_in: Path | None = None, host: str = HOST) -> None:
-        """Restore the objects and take the port.
-
-        Args:
-            bucket: Its name.
-            port: 0 is any free port.
-            kept_in: SQLite file that keeps the objects; without one they are lost at the end.
-            host: To listen on.
+        """Restore the objects from the file, if there is one, and take the port.
 
         Raises:
             CannotListen: The port is taken or not allowed.

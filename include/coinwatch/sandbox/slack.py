@@ -43,15 +43,9 @@ class SlackSandbox(SandboxServer):
     ) -> None:
         """Read the kept messages and take the port.
 
-        Args:
-            clock: The time at which a message is received.
-            port: 0 is any free port.
-            kept_in: File to which messages are appended, a line of JSON each.
-            host: To listen on.
-
         Raises:
             CannotListen: The port is taken or not allowed.
-            ValueError: A line of the file is damaged.
+            ValueError: The file of messages, a line of JSON each, is damaged.
         """
         self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.files: deque[dict[str, Any]] = deque(maxlen=_KEPT)
