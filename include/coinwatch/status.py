@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LAYERS = ("raw", "processed", "archive")
-
 NAMES_SHOWN = 5
 
 _a = schema.alerts.c
@@ -77,7 +75,7 @@ class Status(BaseModel):
         at: When it was read.
         as_of: The time of the coins' prices; None: the newest of each.
         alerts: Of the last 24 hours, newest first.
-        objects: What S3 has, by layer.
+        objects: How many objects S3 has, by layer; two of each snapshot.
         left: Work that is left, a sentence each.
         issues: Open ones, oldest first.
         budget: This month's requests; None if the connection to CoinGecko is wrong.
@@ -159,9 +157,8 @@ def upload_backlog(connection: Connection, settings: Settings) -> str:
     if not settings.s3_bucket:
         return ""
     partitions = connection.execute(select(func.count()).select_from(schema.pending_uploads)).scalar_one()
-    manifest = settings.archive_path / "manifest.jsonl"
-    prefix = f"{settings.s3_prefix}/" if settings.s3_prefix else ""
-    unread = _size(manifest) - _positions(connection).get(f"manifest:{prefix}{settings.s3_bucket}", 0)
+    manifest = _manifest(settings)
+    unread = (manifest.stat().st_size if manifest.exists() else 0) - _uploaded_up_to(connection, settings)
     counts = ((partitions, "partitions"), (unread, "bytes of the archive's manifest"))
     return " and ".join(f"{count:,} {what}" for count, what in counts if count > 0)
 
@@ -197,10 +194,35 @@ def _coins(connection: Connection, settings: Settings, as_of: datetime | None) -
 
 def _objects(connection: Connection, settings: Settings) -> dict[str, int]:
     o = schema.s3_objects.c
-    prefix = f"{settings.s3_prefix}/" if settings.s3_prefix else ""
-    counts = [func.count().filter(o.key.startswith(f"{prefix}{layer}/", autoescape=True)) for layer in LAYERS]
-    row = connection.execute(select(*counts).where(o.bucket == settings.s3_bucket)).one()
-    return dict(zip(LAYERS, row, strict=True))
+    raw, processed = (
+        func.count().filter(o.key.startswith(f"{_prefix(settings)}{layer}/", autoescape=True))
+        for layer in ("raw", "processed")
+    )
+    row = connection.execute(select(raw, processed).where(o.bucket == settings.s3_bucket)).one()
+    return {"raw": row[0], "processed": row[1], "archive": 2 * _uploaded_snapshots(connection, settings)}
+
+
+def _uploaded_snapshots(connection: Connection, settings: Settings) -> int:
+    """Count the manifest's lines up to the position of the upload: one for each snapshot, a few megabytes in a year."""
+    left, lines = _uploaded_up_to(connection, settings), 0
+    if left and _manifest(settings).exists():
+        with _manifest(settings).open("rb") as file:
+            while block := file.read(min(left, 1 << 20)):
+                left, lines = left - len(block), lines + block.count(b"\n")
+    return lines
+
+
+def _uploaded_up_to(connection: Connection, settings: Settings) -> int:
+    """Return the byte of the manifest up to which S3 has all snapshots."""
+    return _positions(connection).get(f"manifest:{_prefix(settings)}{settings.s3_bucket}", 0)
+
+
+def _manifest(settings: Settings) -> Path:
+    return settings.archive_path / "manifest.jsonl"
+
+
+def _prefix(settings: Settings) -> str:
+    return f"{settings.s3_prefix}/" if settings.s3_prefix else ""
 
 
 def _positions(connection: Connection) -> dict[str, int]:

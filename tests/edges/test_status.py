@@ -37,7 +37,7 @@ def alert(name, raised_at, delivery):
 @pytest.fixture
 def stored(world, noon):
     """Bitcoin with prices, statistics and alerts; nothing of Ethereum; an issue; files and objects."""
-    keys = ["in_it/raw/1", "in_it/raw/2", "in_it/archive/1", "inXit/raw/1", "raw/1"]
+    keys = ["in_it/raw/1", "in_it/raw/2", "inXit/raw/1", "raw/1"]
     objects = [{"bucket": "bucket", "key": key, "sha256": "", "uploaded_at": noon} for key in keys]
     work = {"step": "statistics", "currency": "usd", "since": noon}
     bitcoin = {"coin": "bitcoin", "currency": "usd", "ts": noon}
@@ -55,7 +55,7 @@ def stored(world, noon):
         schema.pending_uploads: [{"layer": "raw", "hour": noon}],
         schema.log_positions: [
             {"log": log, "position": position, "tail_length": 0, "tail_sha256": ""}
-            for log, position in (("raw:bitcoin", 10), ("manifest:in_it/bucket", 3))
+            for log, position in (("raw:bitcoin", 10), ("manifest:in_it/bucket", 4))
         ],
     }
     with world.warehouse().begin() as connection:
@@ -65,7 +65,7 @@ def stored(world, noon):
     world.settings.raw_path("bitcoin").parent.mkdir(exist_ok=True, parents=True)
     world.settings.raw_path("bitcoin").write_bytes(b"x" * 15)
     world.settings.archive_path.mkdir()
-    (world.settings.archive_path / "manifest.jsonl").write_bytes(b"x" * 5)
+    (world.settings.archive_path / "manifest.jsonl").write_bytes(b"1\n2\n3\n")
     return world
 
 
@@ -89,7 +89,7 @@ def test_the_status_is_what_the_warehouse_and_the_files_have(stored, noon):
         simulated=True,
         coins=[bitcoin, CoinStatus(coin="ethereum", currency="usd")],
         alerts=[waiting, pending],
-        objects={"raw": 2, "processed": 0, "archive": 1},
+        objects={"raw": 2, "processed": 0, "archive": 4},
         left=[
             f"5 bytes of {stored.settings.raw_path('bitcoin')} are not in the warehouse",
             "statistics: work is left for bitcoin, ethereum, from 2026-11-22T12:00:00Z",
@@ -102,6 +102,14 @@ def test_the_status_is_what_the_warehouse_and_the_files_have(stored, noon):
     assert Status.model_validate_json(found.model_dump_json()) == found
     with stored.warehouse().begin() as connection:
         assert status.undelivered(connection) == (1, noon, "HTTP 500", 1)
+
+
+def test_the_objects_are_those_that_s3_has(make_world):
+    world = make_world(s3_bucket="prices", s3_prefix="in_it")
+    world.run()
+    counts = status.read(world.app()).objects
+    assert counts == {layer: len(world.objects(f"{layer}/")) for layer in ("raw", "processed", "archive")}
+    assert 0 < counts["archive"] < counts["raw"]
 
 
 def test_a_run_whose_price_is_not_stored_has_none_and_without_a_run_it_is_the_newest(stored, noon):

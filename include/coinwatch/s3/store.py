@@ -1,7 +1,9 @@
 """S3 keys, and writes whose errors say what to do (contract, section 6)."""
 
 import base64
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -64,10 +66,8 @@ class S3Store:
         Raises:
             S3Error: S3 did not accept it.
         """
-        try:
+        with self._explained(key):
             self._put(key, body)
-        except (BotoCoreError, ClientError) as error:
-            raise self._failure(key, error) from None
 
     def put_once(self, key: str, body: bytes) -> None:
         """Write an object that is never replaced; the same content again is fine.
@@ -76,10 +76,18 @@ class S3Store:
             S3Conflict: The key has another content.
             S3Error: S3 did not accept it.
         """
-        try:
-            self._put_once(key, body)
-        except (BotoCoreError, ClientError) as error:
-            raise self._failure(key, error) from None
+        with self._explained(key):
+            for _ in range(_CONFLICT_TRIES):
+                try:
+                    self._put(key, body, IfNoneMatch="*")
+                except ClientError as error:
+                    if _status(error) == 409:
+                        continue
+                    if _status(error) != 412:
+                        raise
+                    self._expect_same(key, body)
+                return
+        raise S3Error(f"{self._where(key)} was not written: another writer holds the key. The next run retries")
 
     def delete(self, key: str) -> str:
         """Delete an object.
@@ -96,18 +104,13 @@ class S3Store:
     def _where(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.full_key(key)}"
 
-    def _put_once(self, key: str, body: bytes) -> None:
-        for _ in range(_CONFLICT_TRIES):
-            try:
-                self._put(key, body, IfNoneMatch="*")
-            except ClientError as error:
-                if _status(error) == 409:
-                    continue
-                if _status(error) != 412:
-                    raise
-                self._expect_same(key, body)
-            return
-        raise S3Error(f"{self._where(key)} was not written: another writer holds the key. The next run retries")
+    @contextlib.contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        """Raise errors of S3 as ours."""
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise self._failure(key, error) from None
 
     def _put(self, key: str, body: bytes, **conditions: str) -> None:
         digest = hashlib.sha256(body)

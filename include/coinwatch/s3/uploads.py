@@ -163,7 +163,9 @@ def _upload_batch(engine: Engine, store: S3Store, batch: Sequence[Partition], no
     ]
     failed = set(changed) - set(done)
     with engine.begin() as connection:
-        _lock_list(connection)
+        # Wait for transactions that list partitions, and keep others from it. SQLite has one writer at a time anyway.
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("LOCK TABLE pending_uploads IN SHARE ROW EXCLUSIVE MODE"))
         upsert(connection, table, noted)
         # A partition whose rows changed since they were read stays on the list.
         rows_now = _read(connection, [partition for partition in batch if partition not in failed])
@@ -175,13 +177,6 @@ def _upload_batch(engine: Engine, store: S3Store, batch: Sequence[Partition], no
     return Counter(layer for layer, _ in done)
 
 
-def _lock_list(connection: Connection) -> None:
-    """Wait for transactions that list partitions, and keep others from it until this one ends."""
-    # SQLite has one writer at a time anyway.
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("LOCK TABLE pending_uploads IN SHARE ROW EXCLUSIVE MODE"))
-
-
 def _read(connection: Connection, partitions: Iterable[Partition]) -> dict[Partition, bytes]:
     """Return the contents of partitions, each exactly the rows of its hour."""
     hours: dict[str, list[datetime]] = defaultdict(list)
@@ -191,7 +186,9 @@ def _read(connection: Connection, partitions: Iterable[Partition]) -> dict[Parti
     for layer, of_layer in hours.items():
         rows: dict[datetime, list[Row[Any]]] = {hour: [] for hour in of_layer}
         for first, last in _stretches(sorted(of_layer)):
-            for row in connection.execute(_select(layer, first, last + HOUR)):
+            until = last + HOUR
+            query = select_processed(since=first, until=until) if layer == "processed" else _select_raw(first, until)
+            for row in connection.execute(query):
                 rows[floor_hour(row.ts)].append(row)
         write = _format_raw if layer == "raw" else format_processed
         contents |= {(layer, hour): write(of_hour).encode() for hour, of_hour in rows.items()}
@@ -207,9 +204,7 @@ def _stretches(hours: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]
             start = number
 
 
-def _select(layer: str, since: datetime, until: datetime) -> Select[Any]:
-    if layer == "processed":
-        return select_processed(since=since, until=until)
+def _select_raw(since: datetime, until: datetime) -> Select[Any]:
     c = schema.raw_prices.c
     return select(schema.raw_prices).where(c.ts >= since, c.ts < until).order_by(c.coin, c.currency, c.ts, c.source)
 

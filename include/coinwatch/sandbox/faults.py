@@ -1,7 +1,6 @@
 """Faults of the sandbox's CoinGecko, by name."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import flask
@@ -86,9 +85,7 @@ FROZEN = ("feed_frozen", "price_frozen")
 """Feeds without new prices: with the time of their last price, or with the present time."""
 
 LIVE_KINDS = ("price_null", "price_times", "price_old", "coin_missing", *FROZEN)
-"""Faults of live prices only."""
-
-LIVE_PATHS = ("/simple/price", "/coins/markets")
+"""Faults of ``/simple/price`` only."""
 
 KINDS = (*ERRORS, *MISHAPS, *FROZEN)
 
@@ -139,7 +136,7 @@ class Fault:
 
     def concerns(self, path: str) -> bool:
         """Return whether the fault changes answers of a path."""
-        return self.path in path and (path.endswith(LIVE_PATHS) or self.kind not in LIVE_KINDS)
+        return self.path in path and (path.endswith("/simple/price") or self.kind not in LIVE_KINDS)
 
     def apply(self, response: flask.Response) -> flask.Response:
         """Return what becomes of a good answer."""
@@ -149,9 +146,7 @@ class Fault:
             return error_response(self.kind, self.retry_after)
         body = response.get_data()
         if self.kind in LIVE_KINDS:
-            content = response.get_json()
-            self._change(content)
-            body = json.dumps(content).encode()
+            body = json.dumps(self._changed(response.get_json())).encode()
         elif self.kind == "broken_json":
             body = body[: len(body) // 2]
         cut_after = {"connection_lost": len(body) // 2, "connection_refused": -1}.get(self.kind)
@@ -159,25 +154,18 @@ class Fault:
         headers = {"Content-Type": response.headers["Content-Type"]}
         return Response(response.status_code, body, headers, delay=delay, cut_after=cut_after)
 
-    def _change(self, content: Any) -> None:
-        """Change what a live answer says of the coin, in place."""
-        for quote, prices, updated in _quotes(content, self.coin):
-            if self.kind == "price_null":
-                quote.update(dict.fromkeys(prices))
-            elif self.kind == "price_times":
-                quote.update({name: quote[name] * self.factor for name in prices})
-            elif self.kind == "price_old" and isinstance(quote.get(updated), int):
-                quote[updated] -= int(self.seconds)
-            elif self.kind == "coin_missing" and isinstance(content, list):
-                content.remove(quote)
-            elif self.kind == "coin_missing":
-                del content[self.coin]
-
-
-def _quotes(content: Any, coin: str) -> Iterator[tuple[dict[str, Any], list[str], str]]:
-    """Yield what an answer says of a coin: the object, the names of its prices, and that of its time."""
-    if isinstance(content, list):
-        yield from ((item, ["current_price"], "last_updated") for item in list(content) if item["id"] == coin)
-    elif isinstance(content.get(coin), dict):
+    def _changed(self, content: dict[str, Any]) -> dict[str, Any]:
+        quote = content.get(self.coin)
+        if not isinstance(quote, dict):
+            return content
         # Currencies have no underscore in them, and all other fields do.
-        yield content[coin], [name for name in content[coin] if "_" not in name], "last_updated_at"
+        prices = [name for name in quote if "_" not in name]
+        if self.kind == "price_null":
+            quote |= dict.fromkeys(prices)
+        elif self.kind == "price_times":
+            quote |= {name: quote[name] * self.factor for name in prices}
+        elif self.kind == "price_old" and "last_updated_at" in quote:
+            quote["last_updated_at"] -= int(self.seconds)
+        elif self.kind == "coin_missing":
+            del content[self.coin]
+        return content

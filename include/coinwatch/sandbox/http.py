@@ -67,22 +67,21 @@ class Server:
         port: int = 0,
         host: str = HOST,
     ) -> None:
-        """Take the port.
-
-        Args:
-            application: The WSGI application.
-            clock: The time in the header ``Date``; by default that of this machine.
-            port: 0 is any free port.
-            host: 0.0.0.0 in a container, so that other containers can connect.
+        """Take a port, 0 is any free one; the clock is for the header ``Date``.
 
         Raises:
             CannotListen: The port is taken or not allowed.
         """
         now = clock or (lambda: datetime.now(UTC))
 
-        class Handler(_Handler):
+        class Handler(WSGIRequestHandler):
+            disable_nagle_algorithm = True
+
             def date_time_string(self, timestamp: float | None = None) -> str:
                 return http_date(timestamp or now())
+
+            def log(self, *_: Any) -> None:
+                """Log no requests: the services keep them."""
 
         with _listen(port, host) as listener:
             self.port: int = listener.getsockname()[1]
@@ -148,13 +147,6 @@ def _hang_up(response: flask.Response, after: int) -> None:
         head = f"HTTP/1.1 {response.status}\r\n{response.headers}"
         connection.sendall(head.encode() + response.get_data()[:after])
     connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Handler(WSGIRequestHandler):
-    disable_nagle_algorithm = True
-
-    def log(self, *_: Any) -> None:
-        """Log no requests: the services keep what they were asked."""
 
 
 def _listen(port: int, host: str) -> socket.socket:

@@ -9,8 +9,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,35 +34,16 @@ three days of history only; calm on both sides of it, so that it is the only abn
 SLIP = 0.00038
 """How much the log price declines in each step of the last two hours before the fall."""
 
+FALL = 0.068
+"""By which part Bitcoin falls at the market's beginning."""
+
 DROP = 0.08
 """By which part Bitcoin falls on request."""
 
 
-class Market(Protocol):
-    """Where the sandbox's prices come from.
-
-    Attributes:
-        kind: Every answer says it.
-        coins: CoinGecko ids of its coins.
-    """
-
-    kind: Literal["simulated", "recorded"]
-    coins: tuple[str, ...]
-
-    def price_at(self, coin: str, moment: datetime) -> float | None:
-        """Return the price in US dollars; None for an unknown coin, or before the market began."""
-
-
 @dataclass(frozen=True, slots=True)
 class SimulatedCoin:
-    """What is made up about a coin.
-
-    Attributes:
-        name: Full name.
-        symbol: Ticker.
-        price: In US dollars, just before the fall.
-        supply: Coins in circulation.
-    """
+    """What is made up about a coin: its price just before the fall, in US dollars, and how many coins there are."""
 
     name: str
     symbol: str
@@ -87,21 +68,16 @@ class SimulatedMarket:
     from several threads.
 
     Attributes:
-        kind: ``simulated``.
-        coins: The simulated ones.
-        falls_at: When Bitcoin falls.
-        fall: By which part of its price.
+        falls_at: When Bitcoin falls, by ``FALL``.
         drops: When Bitcoin fell on request, by ``DROP`` each time.
     """
 
-    kind: Literal["simulated", "recorded"] = "simulated"
+    kind = "simulated"
     coins = tuple(COINS)
 
-    def __init__(self, falls_at: datetime, *, seed: int = 1, fall: float = 0.068) -> None:
+    def __init__(self, falls_at: datetime) -> None:
         self.falls_at = falls_at
-        self.fall = fall
         self.drops: list[datetime] = []
-        self._seed = seed
         self._path: Path | None = None
         self._lock = threading.Lock()
         self._paths = lru_cache(maxsize=None)(self._make_path)
@@ -119,7 +95,7 @@ class SimulatedMarket:
         else:
             try:
                 kept = json.loads(path.read_bytes())
-                market = cls(parse_time(kept["falls_at"]), seed=int(kept["seed"]))
+                market = cls(parse_time(kept["falls_at"]))
                 market.drops = [parse_time(time) for time in kept.get("drops", [])]
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(
@@ -137,7 +113,7 @@ class SimulatedMarket:
     def _save(self) -> None:
         if self._path is not None:
             drops = [format_time(at) for at in self.drops]
-            kept = {"seed": self._seed, "falls_at": format_time(self.falls_at), "drops": drops}
+            kept = {"falls_at": format_time(self.falls_at), "drops": drops}
             replace_file(self._path, json.dumps(kept).encode())
 
     def price_at(self, coin: str, moment: datetime) -> float | None:
@@ -148,15 +124,11 @@ class SimulatedMarket:
         whole = math.floor(steps)
         with self._lock:
             here, there = self._level(coin, whole), self._level(coin, whole + 1)
-        noise = 0.0003 * self._noise(coin, math.floor(steps * 5))
+        noise = 0.0003 * (_digest(coin, math.floor(steps * 5)) / 2**63 - 1)
         price = COINS[coin].price * math.exp(here + (there - here) * (steps - whole) + noise)
         if coin == "bitcoin":
-            price *= (1 - self.fall if steps >= 0 else 1) * (1 - DROP) ** sum(at <= moment for at in self.drops)
+            price *= (1 - FALL if steps >= 0 else 1) * (1 - DROP) ** sum(at <= moment for at in self.drops)
         return price
-
-    def _noise(self, coin: str, minute: int) -> float:
-        digest = hashlib.blake2b(f"{self._seed}:{coin}:{minute}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest) / 2**63 - 1
 
     def _level(self, coin: str, step: int) -> float:
         """Return the log price on the grid; it is 0 at the fall."""
@@ -177,8 +149,8 @@ class SimulatedMarket:
 
     def _make_path(self, coin: str, day: int) -> npt.NDArray[np.float64]:
         """Return the log price on the grid of a day, from 0 on; volatility persists over five days."""
-        volatility = float(np.mean([self._random(coin, day - back).normal() for back in range(5)]))
-        random = self._random(coin, day)
+        volatility = float(np.mean([_random(coin, day - back).normal() for back in range(5)]))
+        random = _random(coin, day)
         random.normal()
         moves = random.normal(size=STEPS_PER_DAY) / math.sqrt(STEPS_PER_HOUR)
         if day in STAGED_MOVES:
@@ -197,25 +169,24 @@ class SimulatedMarket:
             moves = (blocks - blocks.mean(axis=1, keepdims=True)).ravel()
         return np.concatenate([[0.0], np.cumsum(moves)])
 
-    def _random(self, coin: str, day: int) -> np.random.Generator:
-        digest = hashlib.blake2b(f"{self._seed}:{coin}:{day}".encode(), digest_size=8).digest()
-        return np.random.default_rng(int.from_bytes(digest))
+
+def _random(coin: str, day: int) -> np.random.Generator:
+    return np.random.default_rng(_digest(coin, day))
+
+
+def _digest(coin: str, number: int) -> int:
+    """Return 64 bits that look random and are always the same."""
+    return int.from_bytes(hashlib.blake2b(f"1:{coin}:{number}".encode(), digest_size=8).digest())
 
 
 class RecordedMarket:
-    """Recorded prices of one coin; each holds until the next one.
+    """Recorded prices of one coin; each holds until the next one."""
 
-    Attributes:
-        kind: ``recorded``.
-        coins: The one coin.
-    """
-
-    kind: Literal["simulated", "recorded"] = "recorded"
+    kind = "recorded"
 
     def __init__(self, coin: str, points: list[tuple[datetime, float]]) -> None:
-        self.coins: tuple[str, ...] = (coin,)
+        self.coins = (coin,)
         self._points = sorted(points)
-        self._times = [moment for moment, _ in self._points]
 
     @classmethod
     def from_csv(cls, path: Path, coin: str) -> "RecordedMarket":
@@ -226,26 +197,19 @@ class RecordedMarket:
         """
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
-            if not {"timestamp", "price"} <= set(reader.fieldnames or ()):
-                raise ValueError(f"{path} needs a header line with timestamp and price, but has {reader.fieldnames}")
-            points = []
-            for row in reader:
-                try:
-                    points.append((parse_time(row["timestamp"]), _finite(row["price"])))
-                except (ValueError, TypeError) as error:
-                    raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+            try:
+                points = [(parse_time(row["timestamp"]), float(row["price"])) for row in reader]
+            except (KeyError, ValueError, TypeError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: no timestamp and price ({error!r})") from None
         if not points:
             raise ValueError(f"{path} contains no price")
         return cls(coin, points)
 
     def price_at(self, coin: str, moment: datetime) -> float | None:
         """Return the newest price up to a moment; None for another coin, or before the first price."""
-        number = bisect_right(self._times, moment)
+        number = bisect_right(self._points, moment, key=itemgetter(0))
         return self._points[number - 1][1] if number and coin in self.coins else None
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text!r} is not a price")
-    return number
+Market = SimulatedMarket | RecordedMarket
+"""Where the sandbox's prices come from; every answer says its kind."""

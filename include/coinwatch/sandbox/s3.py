@@ -9,7 +9,6 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,6 @@ REGION = "us-east-1"
 
 ACCESS_KEY = SECRET_KEY = "sandbox"  # noqa: S105 - obviously made up, and accepted by this server alone
 
-_CHECKSUM = ("checksum_algorithm", "checksum_value", "checksum_type", "checksum_parts")
-"""What moto knows of an object's checksum, by its names."""
-
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 
 
@@ -40,13 +36,7 @@ class S3Sandbox(Server):
     """
 
     def __init__(self, bucket: str, *, port: int = 0, kept_in: Path | None = None, host: str = HOST) -> None:
-        """Restore the objects and take the port.
-
-        Args:
-            bucket: Its name.
-            port: 0 is any free port.
-            kept_in: File that keeps the objects; without one they are lost at the end.
-            host: To listen on.
+        """Restore the objects from the file, if there is one, and take the port.
 
         Raises:
             CannotListen: The port is taken or not allowed.
@@ -109,7 +99,7 @@ class S3Sandbox(Server):
             if found is None:
                 self._kept.execute("DELETE FROM kept WHERE bucket = ? AND key = ?", (bucket, name))
             elif key:
-                row = (bucket, name, found.value, _details(found))
+                row = (bucket, name, found.value, json.dumps({"metadata": dict(found.metadata)}))
                 self._kept.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?, ?)", row)
 
 
@@ -117,25 +107,12 @@ def _backend() -> Any:
     return get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"]
 
 
-def _details(found: Any) -> str:
-    """Return what moto knows of an object besides its content, in JSON."""
-    details = {name: getattr(found, name) for name in _CHECKSUM}
-    last_modified = found.last_modified.isoformat()
-    return json.dumps(
-        {**details, "etag": found.etag.strip('"'), "metadata": dict(found.metadata), "last_modified": last_modified}
-    )
-
-
 def _put_back(bucket: str, key: str, body: bytes, details: str) -> None:
-    """Give moto an object as it was; not over HTTP, which takes several times as long."""
+    """Give moto an object with its metadata; not over HTTP, which takes several times as long."""
     if bucket not in _backend().buckets:
         _backend().create_bucket(bucket, REGION)
-    known = json.loads(details)
-    restored = _backend().put_object(bucket, key, body, etag=known["etag"], disable_notification=True)
-    restored.last_modified = datetime.fromisoformat(known["last_modified"])
-    restored.set_metadata(known["metadata"])
-    for name in _CHECKSUM:
-        setattr(restored, name, known[name])
+    restored = _backend().put_object(bucket, key, body, disable_notification=True)
+    restored.set_metadata(json.loads(details)["metadata"])
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
@@ -144,7 +121,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
     try:
-        # A killed process loses nothing so. A power cut may, which does no harm: all of this can be made again.
+        # A killed process loses nothing. A power cut may, which does no harm: all of this can be made again.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute(

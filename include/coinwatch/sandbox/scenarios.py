@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import flask
 
 from coinwatch.sandbox.coingecko import CoinGeckoSandbox
-from coinwatch.sandbox.http import SandboxServer
 from coinwatch.sandbox.market import DROP, SimulatedMarket
 from coinwatch.sandbox.s3 import S3Sandbox
 from coinwatch.sandbox.slack import SlackSandbox, shown
@@ -37,8 +36,12 @@ class Sandbox(NamedTuple):
         if isinstance(self.coingecko.market, SimulatedMarket):
             self.coingecko.market.drop(self.coingecko.clock())
 
+    def stop(self, service: SlackSandbox | S3Sandbox) -> None:
+        """Let a service answer 503."""
+        service.is_down = True
+
     def recover(self) -> None:
-        """Switch everything off but the market's own moves."""
+        """End all faults and outages; what the market did stays."""
         self.coingecko.recover()
         self.slack.is_down = self.s3.is_down = False
 
@@ -57,33 +60,19 @@ class Sandbox(NamedTuple):
                 yield f"Market: Bitcoin fell by {DROP:.0%} at {format_time(at)} (stays)"
 
 
-class Scenario(NamedTuple):
-    """A button."""
-
-    title: str
-    start: Callable[[Sandbox], None]
-
-
-def _stop_slack(sandbox: Sandbox) -> None:
-    sandbox.slack.is_down = True
-
-
-def _stop_s3(sandbox: Sandbox) -> None:
-    sandbox.s3.is_down = True
-
-
-SCENARIOS = {
-    "fall": Scenario(f"Bitcoin falls by {DROP:.0%}", Sandbox.drop),
-    "frozen": Scenario("The price feed freezes", lambda sandbox: sandbox.fail_coingecko("feed_frozen")),
-    "rate-limited": Scenario(
+SCENARIOS: dict[str, tuple[str, Callable[[Sandbox], None]]] = {
+    "fall": (f"Bitcoin falls by {DROP:.0%}", Sandbox.drop),
+    "frozen": ("The price feed freezes", lambda sandbox: sandbox.fail_coingecko("feed_frozen")),
+    "rate-limited": (
         f"CoinGecko answers 429, Retry-After {RETRY_AFTER} s",
         lambda sandbox: sandbox.fail_coingecko("rate_limited", retry_after=RETRY_AFTER),
     ),
-    "coingecko-down": Scenario("CoinGecko is down", lambda sandbox: sandbox.fail_coingecko("unavailable")),
-    "slack-down": Scenario("Slack is down", _stop_slack),
-    "s3-down": Scenario("S3 is down", _stop_s3),
-    "recover": Scenario("All well again", Sandbox.recover),
+    "coingecko-down": ("CoinGecko is down", lambda sandbox: sandbox.fail_coingecko("unavailable")),
+    "slack-down": ("Slack is down", lambda sandbox: sandbox.stop(sandbox.slack)),
+    "s3-down": ("S3 is down", lambda sandbox: sandbox.stop(sandbox.s3)),
+    "recover": ("All well again", Sandbox.recover),
 }
+"""Title and effect of each button, by name."""
 
 
 def add_page(sandbox: Sandbox) -> None:
@@ -101,13 +90,12 @@ def add_page(sandbox: Sandbox) -> None:
         return flask.make_response(content, _HEADERS)
 
     def start(name: str) -> Any:
-        scenario = SCENARIOS.get(name)
-        if scenario is None:
+        if name not in SCENARIOS:
             return {"error": f"unknown scenario {name!r}; known are {', '.join(SCENARIOS)}"}, 404
-        scenario.start(sandbox)
+        _, begin = SCENARIOS[name]
+        begin(sandbox)
         return flask.redirect("/", 303)
 
-    services: tuple[SandboxServer, ...] = (sandbox.coingecko, sandbox.slack)
-    for service in services:
-        service.app.get("/")(page)
-        service.app.post("/sandbox/scenarios/<name>")(start)
+    for app in (sandbox.coingecko.app, sandbox.slack.app):
+        app.get("/")(page)
+        app.post("/sandbox/scenarios/<name>")(start)

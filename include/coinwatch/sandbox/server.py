@@ -6,7 +6,6 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,23 +18,8 @@ from coinwatch.sandbox.slack import SlackSandbox
 
 log = logging.getLogger(__name__)
 
-COINGECKO_PORT = 8481
-SLACK_PORT = 8482
-S3_PORT = 8483
+PORTS = {"coingecko": 8481, "slack": 8482, "s3": 8483}
 BUCKET = "coinwatch-sandbox"
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where the services listen; 0 is any free port."""
-
-    coingecko: int = 0
-    slack: int = 0
-    s3: int = 0
-    host: str = HOST
-
-
-ANY_PORTS = Ports()
 
 
 def _now() -> datetime:
@@ -47,20 +31,20 @@ def start_sandbox(
     market: Market,
     *,
     clock: Callable[[], datetime],
-    ports: Ports = ANY_PORTS,
+    ports: Sequence[int] = (0, 0, 0),
+    host: str = HOST,
     bucket: str = BUCKET,
     folder: Path | None = None,
-    per_minute: int | None = None,
 ) -> Iterator[Sandbox]:
     """Run all services until the block is left.
 
     Args:
         market: Where the prices come from.
         clock: The services' time.
-        ports: Where they listen.
+        ports: Of CoinGecko, Slack and S3; 0 is any free port.
+        host: Where they listen.
         bucket: The S3 bucket that exists.
         folder: Keeps messages and objects; without one they are lost at the end.
-        per_minute: Requests of one key that CoinGecko answers in a minute; None: no limit.
 
     Raises:
         CannotListen: A port is taken or not allowed; the message names the service.
@@ -69,15 +53,11 @@ def start_sandbox(
     kept = (folder / "slack.jsonl", folder / "s3.db") if folder else (None, None)
     with contextlib.ExitStack() as services:
         with _named("CoinGecko"):
-            coingecko = CoinGeckoSandbox(
-                market, clock=clock, port=ports.coingecko, host=ports.host, per_minute=per_minute
-            )
-            services.enter_context(coingecko)
+            coingecko = services.enter_context(CoinGeckoSandbox(market, clock=clock, port=ports[0], host=host))
         with _named("Slack"):
-            slack = SlackSandbox(clock=clock, port=ports.slack, kept_in=kept[0], host=ports.host)
-            services.enter_context(slack)
+            slack = services.enter_context(SlackSandbox(clock=clock, port=ports[1], kept_in=kept[0], host=host))
         with _named("S3"):
-            s3 = services.enter_context(S3Sandbox(bucket, port=ports.s3, kept_in=kept[1], host=ports.host))
+            s3 = services.enter_context(S3Sandbox(bucket, port=ports[2], kept_in=kept[1], host=host))
         sandbox = Sandbox(coingecko, slack, s3)
         add_page(sandbox)
         log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
@@ -98,29 +78,25 @@ def _named(service: str) -> Iterator[None]:
         ) from None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command."""
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder that keeps messages and objects")
-    parser.add_argument("--coingecko-port", type=int, default=COINGECKO_PORT)
-    parser.add_argument("--slack-port", type=int, default=SLACK_PORT)
-    parser.add_argument("--s3-port", type=int, default=S3_PORT)
-    parser.add_argument("--host", default=HOST, help="address to listen on (127.0.0.1); 0.0.0.0 in a container")
-    parser.add_argument("--bucket", default=BUCKET, help="the S3 bucket that exists")
-    parser.add_argument("--per-minute", type=int, help="requests that CoinGecko answers in a minute (no limit)")
-    parser.add_argument("--prices", type=Path, help="play Bitcoin from this CSV (timestamp,price), not a simulation")
-
-
-def serve(options: argparse.Namespace) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the services until SIGTERM or SIGINT.
 
     Returns:
         Exit status: 2 if a port is taken or a file is unreadable.
     """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder that keeps messages and objects")
+    for service, port in PORTS.items():
+        parser.add_argument(f"--{service}-port", type=int, default=port)
+    parser.add_argument("--host", default=HOST, help="address to listen on (127.0.0.1); 0.0.0.0 in a container")
+    parser.add_argument("--bucket", default=BUCKET, help="the S3 bucket that exists")
+    parser.add_argument("--prices", type=Path, help="play Bitcoin from this CSV (timestamp,price), not a simulation")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="sandbox: %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    folder: Path = options.data_dir
-    ports = Ports(options.coingecko_port, options.slack_port, options.s3_port, options.host)
+    folder, ports = options.data_dir, (options.coingecko_port, options.slack_port, options.s3_port)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         market: Market = (
@@ -128,23 +104,13 @@ def serve(options: argparse.Namespace) -> int:
             if options.prices
             else SimulatedMarket.kept_in(folder / "market.json", _now())
         )
-        with start_sandbox(
-            market, clock=_now, ports=ports, bucket=options.bucket, folder=folder, per_minute=options.per_minute
-        ):
+        with start_sandbox(market, clock=_now, ports=ports, host=options.host, bucket=options.bucket, folder=folder):
             log.info("the sandbox is ready")
             stop.wait()
     except (CannotListen, OSError, ValueError) as error:
         log.error("the sandbox cannot start: %s", error)
         return 2
     return 0
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the services as a command of their own."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    logging.basicConfig(level=logging.INFO, format="sandbox: %(message)s")
-    return serve(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

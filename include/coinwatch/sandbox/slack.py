@@ -4,7 +4,7 @@ import json
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -17,22 +17,11 @@ from coinwatch.files import append_lines, cut_torn_line, locked
 from coinwatch.sandbox.http import HOST, Request, Response, SandboxServer
 from coinwatch.times import format_time
 
+# Slack's limits (Block Kit reference): blocks of a message, elements of a context, and characters of texts.
 BLOCKS_MAX = 50
-"""Blocks of a message (Slack, Block Kit reference: blocks)."""
-
-SECTION_MAX = 3000
-"""Characters of a section block's text (Slack, Block Kit reference: section)."""
-
-FIELDS_MAX = 10
-"""Fields of a section block, of at most ``FIELD_MAX`` characters (Slack, Block Kit reference: section)."""
-
-FIELD_MAX = 2000
-
-HEADER_MAX = 150
-"""Characters of a header block (Slack, Block Kit reference: header)."""
-
 CONTEXT_MAX = 10
-"""Elements of a context block (Slack, Block Kit reference: context)."""
+SECTION_MAX = 3000
+HEADER_MAX = 150
 
 _KEPT = 1000
 
@@ -54,27 +43,24 @@ class SlackSandbox(SandboxServer):
     ) -> None:
         """Read the kept messages and take the port.
 
-        Args:
-            clock: The time at which a message is received.
-            port: 0 is any free port.
-            kept_in: File to which messages are appended, a line of JSON each.
-            host: To listen on.
-
         Raises:
             CannotListen: The port is taken or not allowed.
-            ValueError: A line of the file is damaged.
+            ValueError: The file of messages, a line of JSON each, is damaged.
         """
         self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.files: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.is_down = False
-        self._uploads: dict[str, dict[str, Any]] = {}
+        self._uploads: dict[str, bytes | None] = {}
         self._answers: deque[Response] = deque()
         self._clock = clock
         self._lock = threading.Lock()
         self._file = kept_in
         if kept_in is not None and kept_in.exists():
             cut_torn_line(kept_in)
-            self.messages.extend(_read_messages(kept_in))
+            try:
+                self.messages.extend(map(json.loads, kept_in.read_bytes().splitlines()))
+            except ValueError as error:
+                raise ValueError(f"{kept_in} is damaged ({error}): correct or remove it") from None
         super().__init__(clock, port, host)
         self.app.before_request(self._refuse)
         self.app.post("/services/<path:webhook>")(self._post)
@@ -125,17 +111,13 @@ class SlackSandbox(SandboxServer):
         """The first of three steps: give a URL for the bytes."""
         with self._lock:
             file_id = f"F{len(self._uploads) + 1:04d}"
-            self._uploads[file_id] = {"length": int(flask.request.values["length"]), "content": None}
+            self._uploads[file_id] = None
         return {"ok": True, "upload_url": f"{self.origin}/upload/{file_id}", "file_id": file_id}
 
     def _upload(self, file_id: str) -> flask.Response:
         """The second step: receive the bytes."""
-        body = flask.request.get_data()
-        file = self._uploads.get(file_id)
-        if file is None or len(body) != file["length"]:
-            return Response(400, "no such upload")
-        file["content"] = body
-        return Response(200, f"OK - {len(body)}")
+        self._uploads[file_id] = flask.request.get_data()
+        return Response(200, "OK")
 
     def _complete_upload(self) -> dict[str, Any]:
         """The third step: show the files in a channel."""
@@ -145,20 +127,11 @@ class SlackSandbox(SandboxServer):
             return {"ok": False, "error": "channel_not_found"}
         shown = [{"id": file["id"], "title": file["title"]} for file in json.loads(given["files"])]
         for file in shown:
-            content = self._uploads.get(file["id"], {}).get("content")
+            content = self._uploads.get(file["id"])
             if content is None:
                 return {"ok": False, "error": "file_not_found"}
             self.files.append({**file, "channel": channel, "content": content})
         return {"ok": True, "files": shown}
-
-
-def _read_messages(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            message = json.loads(line)
-            yield {"received_at": str(message["received_at"]), "payload": dict(message["payload"])}
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}, line {number} is damaged ({error!r}): correct or remove the file") from None
 
 
 def problem(payload: Any) -> str:
@@ -174,46 +147,28 @@ def problem(payload: Any) -> str:
 
 
 def _is_valid(block: Any) -> bool:
-    """Return whether Slack would accept a block, as far as its limits are known."""
+    """Return whether Slack would accept a block, as far as Coinwatch uses it."""
     match block:
-        case {"type": "header", "text": {"type": "plain_text"} as text}:
-            valid = _is_text(text, HEADER_MAX)
+        case {"type": "header", "text": {"type": "plain_text", "text": str(text)}}:
+            return 1 <= len(text) <= HEADER_MAX
+        case {"type": "section", "text": {"text": str(text)}}:
+            return 1 <= len(text) <= SECTION_MAX
         case {"type": "context", "elements": [*elements]}:
-            valid = 1 <= len(elements) <= CONTEXT_MAX
-        case {"type": "section"}:
-            texts = [block["text"]] if "text" in block else []
-            fields = block.get("fields", [])
-            valid = (
-                bool(texts or fields)
-                and all(_is_text(text, SECTION_MAX) for text in texts)
-                and len(fields) <= FIELDS_MAX
-                and all(_is_text(field, FIELD_MAX) for field in fields)
-            )
+            return 1 <= len(elements) <= CONTEXT_MAX
         case {"type": str(kind)}:
-            valid = kind not in {"header", "context"}
-        case _:
-            valid = False
-    return valid
-
-
-def _is_text(text: Any, limit: int) -> bool:
-    return isinstance(text, dict) and isinstance(text.get("text"), str) and 1 <= len(text["text"]) <= limit
+            return kind not in {"header", "section", "context"}
+    return False
 
 
 def shown(payload: dict[str, Any]) -> Markup:
     """Return a message as HTML, a line for each text in it."""
-    texts = [text for block in payload.get("blocks") or [] for text in _texts(block)]
-    return Markup("\n".join(map(_rendered, texts or [{"text": payload.get("text") or ""}])))  # noqa: S704 - escaped
-
-
-def _texts(block: dict[str, Any]) -> list[dict[str, Any]]:
-    candidates = [block.get("text"), *(block.get("fields") or []), *(block.get("elements") or [])]
-    return [text for text in candidates if isinstance(text, dict) and isinstance(text.get("text"), str)]
+    texts = [text for block in payload.get("blocks") or [] for text in (block.get("text"), *block.get("elements", []))]
+    return Markup("\n".join(_rendered(text) for text in texts if text) or _rendered(payload))  # noqa: S704 - escaped
 
 
 def _rendered(text: dict[str, Any]) -> str:
     """Return a text as HTML: with its links and bold words, if it is mrkdwn."""
-    source = text["text"]
+    source = text.get("text") or ""
     if text.get("type") == "plain_text":
         return escape(source)
     html, end = "", 0

@@ -3,15 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from coinwatch.s3.store import (
-    S3Conflict,
-    S3Error,
-    S3Refused,
-    S3Store,
-    archive_key,
-    latest_key,
-    partition_key,
-)
+from coinwatch.s3.store import S3Conflict, S3Error, S3Refused, S3Store, archive_key, latest_key, partition_key
 from coinwatch.sandbox.http import Response, SandboxServer
 
 KEY = "archive/date=2026-11-22/hour=10/20261122T100000Z.json"
@@ -45,51 +37,33 @@ def store_at(open_s3_client):
     return lambda url: S3Store(open_s3_client(url), "coinwatch")
 
 
-def test_a_partition_lies_under_its_layer_day_and_hour():
+def test_keys_say_the_layer_the_day_and_the_hour():
     hour = datetime(2026, 1, 2, 3, tzinfo=UTC)
     assert partition_key("raw", hour) == "raw/date=2026-01-02/hour=03/prices.csv"
     assert partition_key("processed", hour) == "processed/date=2026-01-02/hour=03/prices.csv"
-
-
-def test_a_snapshot_lies_under_the_hour_of_the_time_in_its_name():
     assert archive_key("20261122T100000Z", ".json") == KEY
     assert archive_key("20261122T235959Z-history-bitcoin-1", ".csv") == (
         "archive/date=2026-11-22/hour=23/20261122T235959Z-history-bitcoin-1.csv"
     )
-
-
-def test_a_whole_processed_csv_lies_under_latest():
     assert latest_key("bitcoin") == "latest/bitcoin_processed.csv"
 
 
-def test_an_object_has_its_content_type_and_its_hash_below_the_prefix(store, s3_client):
-    store.put("latest/bitcoin_processed.csv", b"timestamp\n")
+def test_an_object_is_replaced_and_has_its_content_type_and_its_hash_below_the_prefix(store, s3_client):
+    for content in (b"old\n", b"timestamp\n"):
+        store.put("latest/bitcoin_processed.csv", content)
     found = s3_client.get_object(Bucket="coinwatch", Key="team/prices/latest/bitcoin_processed.csv")
     assert found["Body"].read() == b"timestamp\n"
     assert found["ContentType"] == "text/csv; charset=utf-8"
     assert found["Metadata"] == {"sha256": hashlib.sha256(b"timestamp\n").hexdigest()}
 
 
-def test_an_object_can_be_written_over(store, s3_client):
-    store.put(KEY, b"old")
-    store.put(KEY, b"new")
-    assert s3_client.get_object(Bucket="coinwatch", Key=store.full_key(KEY))["Body"].read() == b"new"
-
-
-def test_what_is_written_once_may_be_written_again_with_the_same_content(store, s3_client):
-    store.put_once(KEY, b"{}")
-    store.put_once(KEY, b"{}")
-    assert s3_client.get_object(Bucket="coinwatch", Key=store.full_key(KEY))["Body"].read() == b"{}"
-
-
 def test_what_is_written_once_is_never_replaced_and_the_error_names_both_hashes(store, s3_client):
-    store.put_once(KEY, b"ours")
+    for _ in range(2):
+        store.put_once(KEY, b"ours")
     with pytest.raises(S3Conflict) as caught:
         store.put_once(KEY, b"theirs")
-    text = str(caught.value)
-    assert f"s3://coinwatch/team/prices/{KEY}" in text
-    assert hashlib.sha256(b"ours").hexdigest() in text
-    assert hashlib.sha256(b"theirs").hexdigest() in text
+    names = (f"s3://coinwatch/team/prices/{KEY}", *(hashlib.sha256(each).hexdigest() for each in (b"ours", b"theirs")))
+    assert all(name in str(caught.value) for name in names)
     assert not caught.value.retryable
     assert s3_client.get_object(Bucket="coinwatch", Key=store.full_key(KEY))["Body"].read() == b"ours"
 
@@ -100,17 +74,12 @@ def test_an_object_of_unknown_hash_is_a_conflict(store, s3_client):
         store.put_once(KEY, b"{}")
 
 
-def test_a_racing_write_is_tried_again(store_at):
-    with Scripted(problem(409, "ConditionalRequestConflict"), Response(200, b"")) as s3:
+def test_a_racing_write_is_tried_again_five_times_at_most(store_at):
+    conflict = problem(409, "ConditionalRequestConflict")
+    with Scripted(conflict, Response(200, b"")) as s3:
         store_at(s3.origin).put_once(KEY, b"{}")
     assert s3.asked == [("PUT", f"/coinwatch/{KEY}")] * 2
-
-
-def test_a_race_that_does_not_end_is_given_up_for_this_time(store_at):
-    with (
-        Scripted(problem(409, "ConditionalRequestConflict")) as s3,
-        pytest.raises(S3Error, match=KEY) as caught,
-    ):
+    with Scripted(conflict) as s3, pytest.raises(S3Error, match=KEY) as caught:
         store_at(s3.origin).put_once(KEY, b"{}")
     assert len(s3.asked) == 5
     assert caught.value.retryable
@@ -123,16 +92,18 @@ def test_a_missing_bucket_needs_an_operator(s3_client, write):
     assert not caught.value.retryable
 
 
-def test_credentials_without_permission_need_an_operator(store_at):
-    with Scripted(problem(403, "AccessDenied")) as s3, pytest.raises(S3Refused, match="aws_default") as caught:
+@pytest.mark.parametrize(
+    ("status", "code", "error", "words"),
+    [
+        pytest.param(403, "AccessDenied", S3Refused, "aws_default", id="permission"),
+        pytest.param(503, "SlowDown", S3Error, "SlowDown: said so", id="outage"),
+    ],
+)
+def test_a_refusal_needs_an_operator_and_an_outage_is_retried(store_at, status, code, error, words):
+    with Scripted(problem(status, code)) as s3, pytest.raises(S3Error, match=words) as caught:
         store_at(s3.origin).put(KEY, b"{}")
-    assert not caught.value.retryable
-
-
-def test_an_outage_of_s3_is_retried(store_at):
-    with Scripted(problem(503, "SlowDown")) as s3, pytest.raises(S3Error, match="SlowDown: said so") as caught:
-        store_at(s3.origin).put(KEY, b"{}")
-    assert caught.value.retryable
+    assert type(caught.value) is error
+    assert caught.value.retryable == (error is S3Error)
 
 
 def test_an_endpoint_that_does_not_answer_is_named_with_what_to_check(store_at, unused_port):

@@ -35,44 +35,36 @@ def test_a_message_is_accepted_kept_and_shown(slack):
     assert requests.get(f"{slack.origin}/elsewhere", timeout=5).text == "no_service"
 
 
+def section(text):
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+
+
+def header(text):
+    return {"type": "header", "text": {"type": "plain_text", "text": text}}
+
+
 @pytest.mark.parametrize(
     ("payload", "answer"),
     [
         pytest.param([], "invalid_payload", id="no object"),
         pytest.param({}, "no_text", id="empty"),
         pytest.param({"text": 5}, "invalid_payload", id="text is no text"),
-        pytest.param({"blocks": {}}, "no_text", id="no blocks"),
         pytest.param({"blocks": ["x"]}, "invalid_blocks", id="block is no object"),
         pytest.param({"blocks": [{"type": "section"}]}, "invalid_blocks", id="empty section"),
         pytest.param({"blocks": [{"type": "context", "elements": []}]}, "invalid_blocks", id="empty context"),
-        pytest.param(
-            {"blocks": [{"type": "header", "text": {"type": "plain_text", "text": "x" * 151}}]},
-            "invalid_blocks",
-            id="header too long",
-        ),
-        pytest.param(
-            {"blocks": [{"type": "section", "fields": [{"text": "x"}] * 11}]}, "invalid_blocks", id="too many fields"
-        ),
-        pytest.param(
-            {"blocks": [{"type": "section", "text": {"text": "x" * 3001}}]}, "invalid_blocks", id="text too long"
-        ),
+        pytest.param({"blocks": [header("x" * 151)]}, "invalid_blocks", id="header too long"),
+        pytest.param({"blocks": [section("x" * 3001)]}, "invalid_blocks", id="text too long"),
         pytest.param({"blocks": [{"type": "divider"}] * 51}, "invalid_blocks", id="too many blocks"),
     ],
 )
 def test_what_slack_refuses_is_refused_in_its_words(slack, payload, answer):
     assert post(slack, payload) == (400, answer)
+    assert requests.post(f"{slack.url}/T/B/x", data=b"payload", timeout=5).text == "invalid_payload"
     assert list(slack.messages) == []
 
 
-def test_what_is_no_json_is_refused(slack):
-    answer = requests.post(f"{slack.url}/T/B/x", data=b"payload", timeout=5)
-    assert (answer.status_code, answer.text) == (400, "invalid_payload")
-
-
 def test_the_limits_themselves_are_allowed(slack):
-    sections = [{"type": "section", "text": {"type": "mrkdwn", "text": "x" * 3000}}] * 49
-    header = {"type": "header", "text": {"type": "plain_text", "text": "x" * 150}}
-    assert post(slack, {"blocks": [header, *sections]}) == (200, "ok")
+    assert post(slack, {"blocks": [header("x" * 150), *[section("x" * 3000)] * 49]}) == (200, "ok")
 
 
 def test_the_real_client_gets_prepared_answers_in_order_and_then_the_usual_one(slack):
@@ -90,11 +82,10 @@ def test_the_real_client_gets_prepared_answers_in_order_and_then_the_usual_one(s
 
 
 def test_the_page_shows_messages_as_people_see_them_the_newest_first(slack):
-    header = {"type": "header", "text": {"type": "plain_text", "text": "Price alert *"}}
-    section = {"type": "section", "text": {"type": "mrkdwn", "text": "*X &amp; Y &lt;!channel&gt; moved*"}}
+    blocks = [header("Price alert *"), section("*X &amp; Y &lt;!channel&gt; moved*")]
     context = {"type": "context", "elements": [{"type": "mrkdwn", "text": "<http://a.b/?c=1&amp;d=2|run> · id"}]}
     post(slack, {"text": "first", "blocks": [{"type": "divider"}]})
-    post(slack, {"text": "fallback", "blocks": [header, section, context]})
+    post(slack, {"text": "fallback", "blocks": [*blocks, context]})
     assert [html for _, html in articles(slack)] == [
         'Price alert *\n<b>X &amp; Y &lt;!channel&gt; moved</b>\n<a href="http://a.b/?c=1&amp;d=2">run</a> · id',
         "first",
@@ -115,7 +106,7 @@ def test_foreign_text_stays_text_on_the_page(slack, text, html):
     assert [shown for _, shown in articles(slack)] == [html]
 
 
-def test_messages_survive_a_restart_and_a_torn_line_is_cut(clock, tmp_path):
+def test_messages_survive_a_restart_a_torn_line_is_cut_and_a_damaged_file_is_named(clock, tmp_path):
     path = tmp_path / "slack.jsonl"
     for number in range(2):
         with SlackSandbox(clock=clock, kept_in=path) as slack:
@@ -124,10 +115,6 @@ def test_messages_survive_a_restart_and_a_torn_line_is_cut(clock, tmp_path):
             file.write('{"received_at"')
     with SlackSandbox(clock=clock, kept_in=path) as slack:
         assert [message["payload"]["text"] for message in slack.messages] == ["0", "1"]
-
-
-def test_a_damaged_line_is_named(clock, tmp_path):
-    path = tmp_path / "slack.jsonl"
-    path.write_text("{}\n")
-    with pytest.raises(ValueError, match=f"{path}, line 1"):
+    path.write_text("damaged\n")
+    with pytest.raises(ValueError, match=str(path)):
         SlackSandbox(clock=clock, kept_in=path)
