@@ -156,16 +156,14 @@ def test_an_unknown_fault_or_option_is_refused(world, options):
 
 
 def test_mishaps_change_a_good_answer_of_one_coin(world, get):
+    asked = {"ids": "bitcoin,ethereum", "vs_currencies": "usd,eur", "include_last_updated_at": "true"}
+
     def prices(**fault):
         world.coingecko.recover()
         world.coingecko.fail(**fault)
-        return get(
-            "/simple/price", ids="bitcoin,ethereum", vs_currencies="usd,eur", include_last_updated_at="true"
-        ).json()
+        return get("/simple/price", **asked).json()
 
-    sound = get("/simple/price", ids="bitcoin", vs_currencies="usd,eur", include_last_updated_at="true").json()[
-        "bitcoin"
-    ]
+    sound = get("/simple/price", **asked).json()["bitcoin"]
     assert prices(kind="price_null")["bitcoin"] == {**sound, "usd": None, "eur": None}
     assert prices(kind="price_times", factor=0)["bitcoin"] == {**sound, "usd": 0, "eur": 0}
     assert prices(kind="price_old", seconds=9)["bitcoin"] == {**sound, "last_updated_at": sound["last_updated_at"] - 9}
