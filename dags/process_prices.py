@@ -1,6 +1,6 @@
 """After each append to a raw log: statistics, anomalies, alerts, the processed CSV and S3.
 
-**Started** by the asset `raw_prices`; also by hand. Each step finds its work in the warehouse, also after missed events.
+**Started** by the asset `raw_prices`; also by hand. Steps find their work in the warehouse, also after a missed event.
 **Reads** new lines of `<coin>_raw.csv`.
 **Writes** the warehouse (connection `warehouse_default`, or `warehouse.db` in the data folder), `<coin>_processed.csv`,
 Slack messages (connection `slack_default`; without it they wait) and S3 objects (`COINWATCH_S3_BUCKET`, connection
