@@ -1,15 +1,11 @@
 """After each append to a raw log: statistics, anomalies, alerts, the processed CSV and S3.
 
-**Started** by the asset `raw_prices`; also by hand. Each step finds its work in the warehouse: a missed event loses
-nothing.
-
+**Started** by the asset `raw_prices`; also by hand. Steps find their work in the warehouse, also after a missed event.
 **Reads** new lines of `<coin>_raw.csv`.
 **Writes** the warehouse (connection `warehouse_default`, or `warehouse.db` in the data folder), `<coin>_processed.csv`,
 Slack messages (connection `slack_default`; without it they wait) and S3 objects (`COINWATCH_S3_BUCKET`, connection
 `aws_default`; without a bucket none).
-
 **When it fails** the task's log says what happened and what to do. The next run, or clearing the task, does the rest.
-
 **Safe to run again:** yes. Only a Slack message can be sent twice, if its task is killed before it has stored Slack's
 answer; both have the same alert id.
 """
