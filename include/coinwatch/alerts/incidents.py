@@ -40,12 +40,6 @@ _s = schema.price_statistics.c
 _w = schema.pending_work.c
 
 
-def open_incidents(connection: Connection) -> Sequence[Row[Any]]:
-    """Return the open incidents, rows of ``incidents``, the oldest first."""
-    query = select(schema.incidents).where(_i.state.in_(OPEN)).order_by(_i.opened_at, _i.id)
-    return connection.execute(query).all()
-
-
 def read_memory(connection: Connection, currency: str) -> dict[str, dict[RuleName, Incident]]:
     """Return the newest incident of each coin and rule."""
     memory: dict[str, dict[RuleName, Incident]] = defaultdict(dict)
