@@ -24,11 +24,12 @@ from airflow.sdk import Param, TriggerRule, dag, get_current_context, task
 from coinwatch.app import App
 from coinwatch.assets import MISSING_HOURS, RAW_PRICES
 from coinwatch.events import publish
-from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, as_of_time
+from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, as_of_time
 
 
 @dag(
     schedule=[MISSING_HOURS],
+    start_date=START_DATE,
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

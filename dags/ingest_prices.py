@@ -24,12 +24,12 @@ from airflow.sdk import dag, task
 from coinwatch.app import App
 from coinwatch.assets import GAPS_FOUND, MISSING_HOURS, RAW_PRICES
 from coinwatch.events import publish, publish_through
-from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, as_of_time
+from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, as_of_time
 
 
 @dag(
-    # Without a start date: a new installation does not begin with the last full hour, which heal_history fills.
     schedule="0 * * * *",
+    start_date=START_DATE,
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

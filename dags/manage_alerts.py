@@ -19,11 +19,12 @@
 from airflow.sdk import Param, dag, get_current_context, task
 
 from coinwatch.app import App
-from coinwatch.tasks import DEFAULT_ARGS
+from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(
     schedule=None,
+    start_date=START_DATE,
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

@@ -15,11 +15,12 @@ from airflow.sdk import dag, get_current_context, task
 from coinwatch.app import App
 from coinwatch.assets import PROCESSED_PRICES, RAW_PRICES, S3_UPLOADED, s3_prices
 from coinwatch.events import publish_through
-from coinwatch.tasks import DEFAULT_ARGS
+from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(
     schedule=[RAW_PRICES],
+    start_date=START_DATE,
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

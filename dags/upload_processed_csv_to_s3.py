@@ -17,11 +17,12 @@ every snapshot is written unless S3 has it. Then the whole processed CSV of each
 from airflow.sdk import dag, task
 
 from coinwatch.app import App
-from coinwatch.tasks import DEFAULT_ARGS
+from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(
     schedule=None,
+    start_date=START_DATE,
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

@@ -21,12 +21,13 @@ monitor notices.
 from airflow.sdk import TriggerRule, dag, task
 
 from coinwatch.app import App
-from coinwatch.tasks import DEFAULT_ARGS
+from coinwatch.tasks import DEFAULT_ARGS, START_DATE
 
 
 @dag(
     # Not at the full hour, when ingest_prices runs.
     schedule="5-59/15 * * * *",
+    start_date=START_DATE,
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

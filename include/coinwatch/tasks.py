@@ -4,10 +4,13 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pendulum
 from airflow.sdk import RetryPolicy, get_current_context
 from airflow.sdk.definitions.retry_policy import RetryDecision
 
 log = logging.getLogger(__name__)
+
+START_DATE = pendulum.datetime(2026, 1, 1, tz="UTC")
 
 TAGS = ("ingest", "process", "operate")
 """All tags."""

@@ -12,7 +12,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from coinwatch.assets import layer_uri
 from coinwatch.settings import load_settings
-from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, TAGS
+from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, TAGS
 
 HEAVY = ("alembic", "boto3", "botocore", "moto", "numpy", "pandas", "requests", "slack_sdk")
 
@@ -45,6 +45,7 @@ def test_tags_come_from_the_closed_list(dag):
 
 
 def test_nothing_of_the_schedule_is_left_to_a_default(dag):
+    assert dag.start_date == START_DATE
     assert dag.catchup is False
     assert dag.max_active_runs == 1
     assert (dag.schedule is None) == (dag.dag_id in BY_HAND)

@@ -27,7 +27,7 @@ def init(environ: Mapping[str, str]) -> None:
     login = create_user(environ)
     create_pool()
     if not has_run(FIRST_DAG):
-        # The schedule begins with the next full hour; this brings a live price at once.
+        # The schedule would begin with the last full hour, from history; this brings a live price at once.
         run("read the Dags", ["airflow", "dags", "reserialize"])
         run(f"trigger {FIRST_DAG} for the first hour", ["airflow", "dags", "trigger", FIRST_DAG])
     say(f"Airflow: {environ.get('AIRFLOW__API__BASE_URL', 'http://localhost:8080')}, log in as {USER} with {login}")
