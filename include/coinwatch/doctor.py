@@ -23,8 +23,8 @@ from coinwatch import status
 from coinwatch.app import App, base_url, coingecko_plan, find_connection
 from coinwatch.archive.snapshots import Answer
 from coinwatch.coingecko.answers import read_quotes
-from coinwatch.coingecko.errors import CoinGeckoError
 from coinwatch.coingecko.requests import COINS_PER_REQUEST
+from coinwatch.coingecko.response_errors import CoinGeckoError
 from coinwatch.errors import CoinwatchError
 from coinwatch.files import create_file, locked
 from coinwatch.s3.store import S3Conflict

@@ -77,7 +77,7 @@ class Status(BaseModel):
         alerts: Of the last 24 hours, newest first.
         objects: How many objects S3 has, by layer; two of each snapshot.
         left: Work that is left, a sentence each.
-        issues: Open ones, oldest first.
+        issues: Open ones past their grace period, oldest first.
         budget: This month's requests; None if the connection to CoinGecko is wrong.
     """
 
@@ -114,7 +114,12 @@ def read(app: "App", as_of: datetime | None = None) -> Status:
             alerts=[AlertStatus.model_validate(row, from_attributes=True) for row in alerts],
             objects=_objects(connection, settings),
             left=_left(connection, settings),
-            issues=[IssueStatus.model_validate(row, from_attributes=True) for row in found],
+            issues=[
+                # Within its grace period an issue may still resolve by itself.
+                IssueStatus.model_validate(row, from_attributes=True)
+                for row in found
+                if row.notify_after <= now
+            ],
             budget=requests,
         )
 

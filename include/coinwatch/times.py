@@ -59,3 +59,8 @@ def nearest_hour(moment: datetime) -> datetime:
 def hours_between(first: datetime, last: datetime) -> list[datetime]:
     """Return the full hours from one to another, both included."""
     return [first + HOUR * number for number in range((last - first) // HOUR + 1)]
+
+
+def hours_from(earlier: datetime, later: datetime) -> float:
+    """Return the hours from one time to another."""
+    return (later - earlier) / HOUR

@@ -6,7 +6,7 @@ import pytest
 from airflow.sdk import RetryAction
 
 from coinwatch import tasks
-from coinwatch.coingecko.errors import KeyRejected, RateLimited
+from coinwatch.coingecko.response_errors import KeyRejected, RateLimited
 from coinwatch.errors import CoinwatchError
 from coinwatch.s3.store import S3Conflict
 from coinwatch.sandbox.slack import SlackSandbox

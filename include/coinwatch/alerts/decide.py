@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from coinwatch.alerts.observe import Move, Observation, hours_from
+from coinwatch.alerts.observe import Move, Observation
 from coinwatch.rules import Rules
 from coinwatch.statistics.sigma import threshold
-from coinwatch.times import compact_time
+from coinwatch.times import compact_time, hours_from
 
 RuleName = Literal["move_1h", "move_24h", "limit_1h", "limit_24h", "stale", "bad_value"]
 """What opens an incident."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, RowMapping, and_, bindparam, delete, or_, select
+from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, or_, select
 
 from coinwatch.alerts.bad_value import QuarantinedValue, decide_bad_value
 from coinwatch.alerts.decide import Incident, RuleName, Transition, decide_all

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
+from coinwatch.alerts.stale import stale_reason
 from coinwatch.rules import MoveRule, Rules
 from coinwatch.statistics.sigma import threshold
+from coinwatch.times import hours_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def observe(row: Mapping[str, Any], rules: Rules) -> Observation:
         change_1h_pct=row["change_1h_pct"],
         change_24h_pct=row["change_24h_pct"],
         reverts=row["reverts_ts"],
-        stale=_stale(row, rules),
+        stale=stale_reason(row, rules.stale),
     )
 
 
@@ -97,18 +99,3 @@ def _move(
     typical = math.sqrt(row["prior_variance"] * hours)
     log_return = math.log(float(row["price"]) / reference_price)
     return Move(name, reference_price, reference_ts, hours, log_return, threshold(rule, typical), typical)
-
-
-def _stale(row: Mapping[str, Any], rules: Rules) -> str:
-    age, polls = row["age_minutes"], row["unchanged_polls"]
-    if age is not None and age > rules.stale.age_minutes:
-        return f"CoinGecko's price was {age:.0f} minutes old when it was fetched"
-    hours = hours_from(row["unchanged_since"], row["ts"])
-    if polls >= rules.stale.polls and hours >= rules.stale.min_hours:
-        return f"{polls:.0f} polls in a row had exactly this price, over {hours:.0f} hours"
-    return ""
-
-
-def hours_from(earlier: datetime, later: datetime) -> float:
-    """Return the hours from one time to another."""
-    return (later - earlier) / timedelta(hours=1)

@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn, Self
 from pydantic import BaseModel, InstanceOf, ValidationError
 
 from coinwatch.archive.snapshots import Answer
-from coinwatch.coingecko.errors import EXCERPT, Unavailable, UnexpectedAnswer, excerpt, judge
+from coinwatch.coingecko.response_errors import EXCERPT, Unavailable, UnexpectedAnswer, excerpt, judge
 from coinwatch.record import RawPrice
 from coinwatch.times import format_time, from_milliseconds, from_seconds, nearest_hour
 

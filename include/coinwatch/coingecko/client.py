@@ -10,7 +10,7 @@ from urllib3.exceptions import HTTPError
 
 from coinwatch import __version__
 from coinwatch.archive.snapshots import Answer
-from coinwatch.coingecko.errors import Unavailable
+from coinwatch.coingecko.response_errors import Unavailable
 from coinwatch.times import format_time
 
 if TYPE_CHECKING:

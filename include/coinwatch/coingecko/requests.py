@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, select
 
-from coinwatch.coingecko.errors import RETRY_AFTER_MAX, RateLimited
+from coinwatch.coingecko.response_errors import RETRY_AFTER_MAX, RateLimited
 from coinwatch.times import HOUR
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import increment, lock_table, optional_warehouse, upsert

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from coinwatch.archive.snapshots import Answer, snapshot_name
 from coinwatch.coingecko.answers import read_history
-from coinwatch.coingecko.errors import BeyondPlan, CoinGeckoError, UnknownCoin
+from coinwatch.coingecko.response_errors import BeyondPlan, CoinGeckoError, UnknownCoin
 from coinwatch.errors import InvalidAction
 from coinwatch.ingest import gaps
 from coinwatch.ingest.stored import stored_times

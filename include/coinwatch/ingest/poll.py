@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from coinwatch.archive.raw_log import append_raw_prices
 from coinwatch.archive.snapshots import snapshot_name
 from coinwatch.coingecko.answers import Reject, read_quotes
-from coinwatch.coingecko.errors import BeyondPlan, CoinGeckoError, UnknownCoin
 from coinwatch.coingecko.requests import COINS_PER_REQUEST, budget
+from coinwatch.coingecko.response_errors import BeyondPlan, CoinGeckoError, UnknownCoin
 from coinwatch.errors import CoinwatchError
 from coinwatch.health import issues
 from coinwatch.ingest.gaps import LATE

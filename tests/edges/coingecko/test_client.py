@@ -2,7 +2,7 @@ import pytest
 
 from coinwatch.coingecko.answers import read_json
 from coinwatch.coingecko.client import CoinGeckoClient
-from coinwatch.coingecko.errors import BadRequest, Unavailable
+from coinwatch.coingecko.response_errors import BadRequest, Unavailable
 from coinwatch.sandbox.http import Response, SandboxServer
 
 

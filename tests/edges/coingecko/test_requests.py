@@ -3,8 +3,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from coinwatch.coingecko.errors import RateLimited
 from coinwatch.coingecko.requests import Budget, RequestMeter, budget, requests_since
+from coinwatch.coingecko.response_errors import RateLimited
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
-from coinwatch.coingecko.errors import KeyRejected
+from coinwatch.coingecko.response_errors import KeyRejected
 from coinwatch.health import issues
 from coinwatch.health.task_failures import explain, report_failure, resolve_succeeded
 from coinwatch.s3.store import S3Error

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from coinwatch.coingecko.errors import RateLimited, Unavailable
+from coinwatch.coingecko.response_errors import RateLimited, Unavailable
 from coinwatch.errors import InvalidAction
 from coinwatch.ingest.gaps import find_gaps
 from coinwatch.ingest.history import CHUNK_REQUESTS_MAX, CHUNKS_MAX, append_history, fetch_history, plan_history

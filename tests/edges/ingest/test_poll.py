@@ -6,8 +6,8 @@ from decimal import Decimal
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from coinwatch.coingecko.errors import RateLimited, Unavailable
 from coinwatch.coingecko.requests import Budget
+from coinwatch.coingecko.response_errors import RateLimited, Unavailable
 from coinwatch.errors import CoinwatchError
 from coinwatch.health import issues
 from coinwatch.ingest.poll import (

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 import pytest
 
 from coinwatch.archive.snapshots import Answer
-from coinwatch.coingecko import errors
+from coinwatch.coingecko import response_errors as errors
 from coinwatch.coingecko.answers import read_history, read_json, read_quotes
-from coinwatch.coingecko.errors import retry_after
+from coinwatch.coingecko.response_errors import retry_after
 from coinwatch.record import RawPrice
 from coinwatch.times import parse_time
 

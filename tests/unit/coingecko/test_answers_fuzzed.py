@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from coinwatch.archive.snapshots import Answer
 from coinwatch.coingecko.answers import read_history, read_quotes
-from coinwatch.coingecko.errors import CoinGeckoError
+from coinwatch.coingecko.response_errors import CoinGeckoError
 from coinwatch.errors import CoinwatchError
 from coinwatch.ingest.poll import append_raw_log, fetch_prices
 from coinwatch.record import RAW_COLUMNS, format_raw_prices, parse_raw_prices
