@@ -39,8 +39,8 @@ install: $(INSTALLED) ## The locked dependencies, into .venv
 test: $(INSTALLED) ## The whole test suite
 	.venv/bin/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
-test-quick: $(INSTALLED) ## The part that takes less than a minute: pure functions, and edges on SQLite
-	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -k "not postgresql" $(ARGS) tests/unit tests/edges
+test-quick: $(INSTALLED) ## The part that takes less than a minute: contract, pure functions and edges, on SQLite
+	.venv/bin/python -m pytest --numprocesses auto --dist worksteal -k "not postgresql" $(ARGS) tests/unit tests/edges tests/contract
 
 test-compose: $(INSTALLED) ## Start, break and restart the stack of docker-compose.yaml (needs Docker)
 	.venv/bin/python tests/compose/run.py

@@ -1,0 +1,62 @@
+"""Contract, section 4: Dags, their schedules and tasks, and assets."""
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from coinwatch import tasks
+from coinwatch.assets import PROCESSED_PRICES, RAW_PRICES
+
+STORY = {
+    "ingest_prices": [("fetch_prices", "append_raw_log")],
+    "heal_history": [("plan_history", "fetch_history"), ("fetch_history", "append_history")],
+    "process_prices": [
+        ("load_raw_prices", "compute_rolling_statistics"),
+        ("compute_rolling_statistics", "detect_anomalies"),
+        ("detect_anomalies", "send_slack_alerts"),
+        ("compute_rolling_statistics", "export_processed_csv"),
+        ("export_processed_csv", "upload_to_s3"),
+    ],
+}
+
+
+@pytest.mark.parametrize("dag_id", STORY)
+def test_the_tasks_that_carry_the_story_come_in_this_order(dag_bag, dag_id):
+    dag = dag_bag.dags[dag_id]
+    for before, after in STORY[dag_id]:
+        assert before in dag.get_task(after).upstream_task_ids
+    assert "find_gaps" in dag_bag.dags["ingest_prices"].task_ids
+
+
+def test_the_clock_starts_two_dags_and_the_asset_raw_prices_the_third(dag_bag, consumed):
+    schedules = {dag_id: dag.schedule for dag_id, dag in dag_bag.dags.items() if isinstance(dag.schedule, str)}
+    assert schedules == {"ingest_prices": "0 * * * *", "watch_feed": "5-59/15 * * * *"}
+    assert consumed["process_prices"] == ["raw_prices"]
+    assert not any(dag.catchup for dag in dag_bag.dags.values())
+
+
+def test_there_is_one_asset_for_each_layer():
+    assert (RAW_PRICES.name, PROCESSED_PRICES.name) == ("raw_prices", "processed_prices")
+    assert RAW_PRICES.uri.startswith("file://")
+    assert RAW_PRICES.uri.endswith("/bitcoin_raw.csv")
+    assert PROCESSED_PRICES.uri.endswith("/bitcoin_processed.csv")
+
+
+@pytest.mark.parametrize(
+    ("logical_date", "run_after", "as_of"),
+    [
+        pytest.param("2026-11-22T10:00:00+00:00", "2026-11-22T10:00:09+00:00", "2026-11-22T10:00:00Z", id="logical"),
+        pytest.param(None, "2026-11-22T10:23:45.678+00:00", "2026-11-22T10:23:45Z", id="triggered"),
+    ],
+)
+def test_the_as_of_time_is_the_logical_date_or_else_run_after_without_fractions(
+    monkeypatch, logical_date, run_after, as_of
+):
+    run = SimpleNamespace(
+        logical_date=datetime.fromisoformat(logical_date) if logical_date else None,
+        run_after=datetime.fromisoformat(run_after),
+    )
+    monkeypatch.setattr(tasks, "get_current_context", lambda: {"dag_run": run})
+    assert tasks.as_of_time() == datetime.fromisoformat(as_of)
+    assert tasks.as_of_time().tzinfo is UTC
