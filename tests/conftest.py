@@ -50,6 +50,15 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _environment_is_restored() -> Iterator[None]:
+    """Undo what commands set: they configure Airflow by the environment of their process."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def airflow_database() -> Path:
     """Airflow's own database, once for all tests that need it; and a copy of it that has not been used yet."""
