@@ -3,10 +3,12 @@
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -65,7 +67,13 @@ def airflow_database() -> Path:
     import subprocess
 
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
-    return Path(shutil.copy(_HOME / "airflow.db", _HOME / "unused.db"))
+    # Not as a file: while this process has the database open, what was written last may stand in its WAL alone.
+    with (
+        closing(sqlite3.connect(_HOME / "airflow.db")) as database,
+        closing(sqlite3.connect(_HOME / "unused.db")) as copy,
+    ):
+        database.backup(copy)
+    return _HOME / "unused.db"
 
 
 @pytest.fixture(scope="session")
