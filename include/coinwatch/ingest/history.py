@@ -81,7 +81,8 @@ def _read_params(app: "App", as_of: datetime, params: Mapping[str, Any]) -> tupl
         start, end = (parse_time(params[name]) if params.get(name) else None for name in ("start", "end"))
     except ValueError as error:
         raise InvalidAction(f"start and end: {error}") from None
-    since = ceil_hour(start) if start else gaps.earliest_hour(app, as_of)
+    # The run that found the gaps is a little older than this one, and looked back a little further.
+    since = ceil_hour(start) if start else gaps.earliest_hour(app, as_of - gaps.LATE)
     until = ceil_hour(min(end or as_of, as_of))
     return [coin for coin in app.settings.coins if not wanted or coin in wanted], (since, until)
 
