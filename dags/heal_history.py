@@ -38,7 +38,7 @@ from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, as_of_time
     params={
         "coins": Param("", type="string", description="CoinGecko ids, comma-separated; empty for all"),
         "start": Param(None, type=["null", "string"], format="date-time", description="first hour; empty for all"),
-        "end": Param(None, type=["null", "string"], format="date-time", description="end of the hours; empty for now"),
+        "end": Param(None, type=["null", "string"], format="date-time", description="end of the hours; empty: now"),
     },
 )
 def heal_history():

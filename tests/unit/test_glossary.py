@@ -14,7 +14,7 @@ NEVER = re.compile(
     re.IGNORECASE,
 )
 
-THIS = "tests/unit/test_words.py"
+THIS = "tests/unit/test_glossary.py"
 
 
 def texts():
