@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from coinwatch.archive.snapshots import Answer
@@ -233,6 +233,7 @@ def test_only_valid_rows_reach_archive_and_raw_log_and_the_key_reaches_nothing(m
 
     @settings(FUZZ, max_examples=EXAMPLES // 10)
     @given(STATUSES.filter(lambda status: status >= 200), bodies(QUOTES), st.booleans())
+    @example(200, b'{"%s":{"usd":1.5}}' % COINS[0].encode(), False)  # noqa: FBT003 - as drawn
     def poll(status, body, echo):
         nonlocal polls
         polls += 1
