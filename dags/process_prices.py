@@ -31,14 +31,14 @@ def process_prices():
     """From the raw log to statistics, alerts and S3."""
 
     @task
-    def load_raw_prices() -> dict[str, int]:
+    def load_raw_prices() -> int:
         """Load new lines of the raw logs into the warehouse."""
         from coinwatch.warehouse import load
 
         return load.load_raw_prices(App())
 
     @task
-    def compute_rolling_statistics() -> dict[str, int]:
+    def compute_rolling_statistics() -> int:
         """Compute the statistics of each new price and of those after it."""
         from coinwatch.statistics import compute
 
@@ -59,7 +59,7 @@ def process_prices():
         return deliver.send_slack_alerts(App())
 
     @task(outlets=[PROCESSED_PRICES])
-    def export_processed_csv() -> dict[str, str]:
+    def export_processed_csv() -> int:
         """Update the processed CSV of each coin."""
         from coinwatch.statistics import processed_csv
 

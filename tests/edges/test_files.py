@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from coinwatch.files import append_lines, create_file, cut_torn_line, locked, replace_file
+from coinwatch.files import append_lines, create_file, locked, open_log, replace_file
 
 
 def test_a_file_is_created_once_and_read_only(tmp_path):
@@ -35,25 +35,22 @@ def test_a_replaced_file_is_the_new_one_and_nothing_is_left_beside_it(tmp_path):
         pytest.param(b"a\n" + b"x" * 10_000, b"a\n", b"x" * 10_000, id="torn line longer than a block"),
     ],
 )
-def test_only_a_torn_last_line_is_cut(tmp_path, content, kept, cut):
+def test_only_a_torn_last_line_is_cut_and_logged(tmp_path, caplog, content, kept, cut):
     path = tmp_path / "log"
     path.write_bytes(content)
-    assert cut_torn_line(path) == cut
+    open_log(path).close()
     assert path.read_bytes() == kept
-
-
-def test_a_log_that_is_not_there_has_no_torn_line(tmp_path):
-    assert cut_torn_line(tmp_path / "log") == b""
+    assert [f"torn last line of {len(cut)} bytes" in text for text in caplog.messages] == [True] * bool(cut)
 
 
 def test_lines_that_the_disk_takes_only_in_part_leave_the_log_as_it_was(tmp_path):
     path = tmp_path / "log"
-    append_lines(path, b"first\n")
+    path.write_bytes(b"first\n")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
-            append_lines(path, b"second\n")
+        with open_log(path) as file, pytest.raises(OSError, match="File too large"):
+            append_lines(file, b"second\n")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == b"first\n"

@@ -1,17 +1,16 @@
 """The raw log of a coin: an append-only CSV of what the API answered (contract, section 5)."""
 
 import hashlib
-import logging
+import os
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from coinwatch.errors import CoinwatchError
-from coinwatch.files import append_lines, cut_torn_line, locked
+from coinwatch.files import append_lines, locked, open_log
 from coinwatch.record import RAW_COLUMNS, Key, RawPrice, format_raw_prices, parse_raw_prices
-
-log = logging.getLogger(__name__)
 
 HEADER = (",".join(RAW_COLUMNS) + "\n").encode()
 
@@ -41,13 +40,16 @@ class LoadedRows:
     keys: AbstractSet[Key]
 
 
-def append_raw_prices(path: Path, rows: Sequence[RawPrice], loaded: LoadedRows | None = None) -> list[RawPrice]:
+def append_raw_prices(
+    path: Path, rows: Sequence[RawPrice], loaded: LoadedRows | None = None, *, sync: bool = True
+) -> list[RawPrice]:
     """Append rows that the log does not have yet; safe to repeat and to run twice at once.
 
     Args:
         path: The coin's raw CSV; it is created with its header line.
         rows: All of the log's coin.
         loaded: What the warehouse has of the log; without it the whole log is read.
+        sync: Whether to sync the log to the disk; otherwise the caller does, once for many logs.
 
     Returns:
         The rows that were appended, in the order given.
@@ -59,15 +61,12 @@ def append_raw_prices(path: Path, rows: Sequence[RawPrice], loaded: LoadedRows |
     timestamps = [row.timestamp for row in rows]
     if not timestamps:
         return []
-    with locked(path):
-        torn = cut_torn_line(path)
-        if torn:
-            log.warning("%s: cut a torn last line of %d bytes (%r) after a crash", path, len(torn), torn[:200])
-        known = stored_keys(path, min(timestamps), max(timestamps), loaded)
+    with locked(path), open_log(path) as file:
+        known = _stored_keys(file, path, min(timestamps), max(timestamps), loaded)
         new = [row for row in {row.key: row for row in rows}.values() if row.key not in known]
-        head = b"" if path.exists() and path.stat().st_size else HEADER
         if new:
-            append_lines(path, head + format_raw_prices(new, header=False).encode())
+            head = b"" if file.seek(0, os.SEEK_END) else HEADER
+            append_lines(file, head + format_raw_prices(new, header=False).encode(), sync=sync)
         return new
 
 
@@ -83,24 +82,31 @@ def stored_keys(path: Path, first: str, last: str, loaded: LoadedRows | None = N
     Raises:
         RawLogError: The file has another header.
     """
-    lines = None if loaded is None else _lines_after(path, loaded)
+    if not path.exists():
+        return frozenset()
+    with path.open("rb", buffering=0) as file:
+        return _stored_keys(file, path, first, last, loaded)
+
+
+def _stored_keys(file: BinaryIO, path: Path, first: str, last: str, loaded: LoadedRows | None) -> AbstractSet[Key]:
+    known: AbstractSet[Key] = frozenset()
+    lines = None if loaded is None else _lines_after(file, loaded)
     if loaded is None or lines is None:
-        known: AbstractSet[Key] = frozenset()
-        lines = strip_header(path, path.read_bytes()) if path.exists() else b""
+        file.seek(0)
+        lines = strip_header(path, file.read())
     else:
         known = loaded.keys
     whole = lines[: lines.rfind(b"\n") + 1].splitlines(keepends=True)
     wanted = b"".join(line for line in whole if first.encode() <= line[:_TIME_LENGTH] <= last.encode())
-    return known | {row.key for row in parse_raw_prices(wanted.decode())}
+    return known | {row.key for row in parse_raw_prices(wanted.decode())} if wanted else known
 
 
-def _lines_after(path: Path, loaded: LoadedRows) -> bytes | None:
+def _lines_after(file: BinaryIO, loaded: LoadedRows) -> bytes | None:
     """Return what follows the loaded part of a log; None if the log was cut, replaced or edited since."""
-    if not loaded.position or not path.exists():
+    if not loaded.position:
         return None
-    with path.open("rb") as file:
-        file.seek(loaded.position - loaded.tail_length)
-        content = file.read()
+    file.seek(loaded.position - loaded.tail_length)
+    content = file.read()
     tail = content[: loaded.tail_length]
     if len(tail) < loaded.tail_length or hashlib.sha256(tail).hexdigest() != loaded.tail_sha256:
         return None

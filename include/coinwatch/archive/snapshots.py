@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from coinwatch.errors import CoinwatchError
-from coinwatch.files import append_lines, create_file, cut_torn_line, locked, replace_file
+from coinwatch.files import append_lines, create_file, locked, open_log, replace_file
 from coinwatch.record import RawPrice, format_raw_prices, parse_raw_prices
 from coinwatch.times import compact_time
 
@@ -139,31 +140,22 @@ class Archive:
                 create_file(path, part)
             if path.read_bytes() != part:
                 raise ArchiveError(f"{path} has other content: snapshots are never replaced. Move it away")
-        torn = cut_torn_line(self.manifest)
-        if torn:
-            log.warning("%s: cut a torn last line of %d bytes after a crash", self.manifest, len(torn))
-        # Only a crash right after the line was written can bring a snapshot here twice.
-        if recovering and self._is_in_manifest(name):
-            return
-        entry = {
-            "name": name,
-            **content["answer"],
-            "body_sha256": hashlib.sha256(body).hexdigest(),
-            "rows_sha256": hashlib.sha256(rows).hexdigest(),
-            "previous_sha256": self._last_line_hash(),
-        }
-        append_lines(self.manifest, json.dumps(entry).encode() + b"\n")
+        with open_log(self.manifest) as manifest:
+            # Only a crash right after the line was written can bring a snapshot here twice.
+            if recovering and self._is_in_manifest(name):
+                return
+            # Headers that matter are few and bounded by the client, so a line is far shorter than this.
+            manifest.seek(max(0, manifest.seek(0, os.SEEK_END) - 65536))
+            lines = manifest.read().splitlines(keepends=True)
+            entry = {
+                "name": name,
+                **content["answer"],
+                "body_sha256": hashlib.sha256(body).hexdigest(),
+                "rows_sha256": hashlib.sha256(rows).hexdigest(),
+                "previous_sha256": hashlib.sha256(lines[-1]).hexdigest() if lines else FIRST_PREVIOUS,
+            }
+            append_lines(manifest, json.dumps(entry).encode() + b"\n")
 
     def _is_in_manifest(self, name: str) -> bool:
-        if not self.manifest.exists():
-            return False
         with self.manifest.open("rb") as lines:
             return any(json.loads(line)["name"] == name for line in lines if name.encode() in line)
-
-    def _last_line_hash(self) -> str:
-        if not self.manifest.exists() or not self.manifest.stat().st_size:
-            return FIRST_PREVIOUS
-        with self.manifest.open("rb") as lines:
-            # Headers that matter are few and bounded by the client, so a line is far shorter than this.
-            lines.seek(max(0, self.manifest.stat().st_size - 65536))
-            return hashlib.sha256(lines.read().splitlines(keepends=True)[-1]).hexdigest()

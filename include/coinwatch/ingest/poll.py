@@ -15,6 +15,7 @@ from coinwatch.coingecko.answers import Reject, read_quotes
 from coinwatch.coingecko.requests import COINS_PER_REQUEST, budget
 from coinwatch.coingecko.response_errors import BeyondPlan, CoinGeckoError, UnknownCoin
 from coinwatch.errors import CoinwatchError
+from coinwatch.files import sync_files
 from coinwatch.health import issues
 from coinwatch.ingest.gaps import LATE
 from coinwatch.ingest.history import SETTLED, archive_refused, request_hours
@@ -208,7 +209,8 @@ def append_raw_log(app: "App", names: Sequence[str]) -> dict[str, list[str]]:
         moments = [row.moment for rows in by_coin.values() for row in rows]
         loaded = read_loaded(app, list(by_coin), min(moments), max(moments)) if moments else {}
         for coin, rows in by_coin.items():
-            new = append_raw_prices(app.settings.raw_path(coin), rows, loaded.get(coin))
+            new = append_raw_prices(app.settings.raw_path(coin), rows, loaded.get(coin), sync=False)
             added[coin] += [row.timestamp for row in new]
+        sync_files([app.settings.raw_path(coin) for coin in by_coin])
     log.info("%d rows of %d coins appended", sum(map(len, added.values())), len(added))
     return dict(added)

@@ -1,7 +1,7 @@
 """What the raw logs have already, by the warehouse's index: no step reads a whole log."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from coinwatch.archive.raw_log import LoadedRows, stored_keys
 from coinwatch.record import Key
-from coinwatch.times import format_time, parse_time
+from coinwatch.times import ceil_hour, format_time, hours_between, parse_time
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import optional_warehouse
 
@@ -67,11 +67,17 @@ def stored_times(
     else:
         loaded = _select_loaded(connection, app.settings.currency, coins, first, last)
     span = (format_time(first), format_time(last))
-    return {
-        coin: {
-            parse_time(timestamp)
-            for _, currency, timestamp, _ in stored_keys(app.settings.raw_path(coin), *span, loaded.get(coin))
-            if currency == app.settings.currency
-        }
-        for coin in coins
-    }
+    full_hours = set(hours_between(ceil_hour(first), last))
+    stored = {}
+    for coin in coins:
+        of_log = loaded.get(coin)
+        stored[coin] = _times(of_log.keys if of_log else (), app.settings.currency)
+        # In an ordinary hour the warehouse has them all, and no log is opened.
+        if not stored[coin] >= full_hours:
+            keys = stored_keys(app.settings.raw_path(coin), *span, of_log)
+            stored[coin] = _times(keys, app.settings.currency)
+    return stored
+
+
+def _times(keys: Iterable[Key], currency: str) -> set[datetime]:
+    return {parse_time(timestamp) for _, of_row, timestamp, _ in keys if of_row == currency}

@@ -13,7 +13,7 @@ from typing import Any
 import flask
 from markupsafe import Markup
 
-from coinwatch.files import append_lines, cut_torn_line, locked
+from coinwatch.files import append_lines, locked, open_log
 from coinwatch.sandbox.http import HOST, Request, Response, SandboxServer
 from coinwatch.times import format_time
 
@@ -56,7 +56,7 @@ class SlackSandbox(SandboxServer):
         self._lock = threading.Lock()
         self._file = kept_in
         if kept_in is not None and kept_in.exists():
-            cut_torn_line(kept_in)
+            open_log(kept_in).close()
             try:
                 self.messages.extend(map(json.loads, kept_in.read_bytes().splitlines()))
             except ValueError as error:
@@ -102,8 +102,8 @@ class SlackSandbox(SandboxServer):
                 return Response(400, refusal)
             message = {"received_at": format_time(self._clock()), "payload": payload}
             if self._file is not None:
-                with locked(self._file):
-                    append_lines(self._file, json.dumps(message).encode() + b"\n")
+                with locked(self._file), open_log(self._file) as file:
+                    append_lines(file, json.dumps(message).encode() + b"\n")
             self.messages.append(message)
             return Response(200, "ok")
 

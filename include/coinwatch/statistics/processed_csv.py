@@ -2,17 +2,20 @@
 
 import logging
 import mmap
-from collections.abc import Iterable
-from datetime import datetime
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, Select, and_, select
+from sqlalchemy import Connection, Row, Select, and_, func, select
 
-from coinwatch.files import append_lines, cut_torn_line, locked, replace_file
+from coinwatch.files import append_lines, open_log, replace_file, sync_files
 from coinwatch.record import write_csv
 from coinwatch.times import format_time, parse_time
 from coinwatch.warehouse import schema
+from coinwatch.warehouse.engine import begin_bulk
 from coinwatch.warehouse.work import clear_work, pending_work
 
 if TYPE_CHECKING:
@@ -34,6 +37,12 @@ STATISTICS = (
 PROCESSED_COLUMNS = ("timestamp", "coin", "currency", "price", *STATISTICS)
 
 _HEADER = write_csv(PROCESSED_COLUMNS, []).encode()
+
+NEW = timedelta(days=1)
+"""Work that starts so close to the newest row is read for all coins with one query."""
+
+CHUNK_ROWS = 10_000
+"""Rows of a file that is rewritten are read so many at a time."""
 
 
 def select_processed(
@@ -68,46 +77,87 @@ def format_processed(rows: Iterable[Row[Any]], *, header: bool = True) -> str:
     return write_csv(PROCESSED_COLUMNS, ((format_time(row[0]), *row[1:]) for row in rows), header=header)
 
 
-def write_processed_csv(connection: Connection, path: Path, coin: str, since: datetime) -> None:
-    """Update a coin's processed CSV from a time on; it has the same bytes as if it were written whole.
+def export_processed_csv(app: "App") -> int:
+    """Bring the processed CSV of each coin with pending work up to date; return how many were written.
 
-    New rows are appended. If an older row changed, the file is replaced, with the lines before that row as they are. A
-    file that is missing or damaged is written whole.
+    Each has the same bytes as if it were written whole: new rows are appended; if an older row changed, the lines from
+    that row on are replaced; a file that is missing or damaged is written whole.
     """
-    with locked(path):
-        torn = cut_torn_line(path)
-        if torn:
-            log.warning("%s ended in a torn line: %d bytes cut; its row is written again", path, len(torn))
-        if path.exists() and path.stat().st_size > len(_HEADER):
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines:
-                if _update(connection, path, lines, coin, since):
-                    return
-            log.warning("%s is damaged: it is written whole", path)
-        rows = connection.execute(select_processed(coin=coin))
-        replace_file(path, format_processed(rows).encode())
+    since: dict[str, datetime] = {}
+    with begin_bulk(app.warehouse) as connection:
+        work = pending_work(connection, "export")
+        for of_currency in work.values():
+            for coin, moment in of_currency.items():
+                since[coin] = min(moment, since.get(coin, moment))
+        rewritten = set(since)
+        newest = connection.execute(select(func.max(schema.price_statistics.c.ts))).scalar()
+        if newest is not None:
+            new_rows = connection.execute(_select_new(newest - NEW))
+            for coin, rows in groupby(new_rows, key=lambda row: str(row.coin)):
+                if _append(app.settings.processed_path(coin), list(rows), since[coin]):
+                    rewritten.remove(coin)
+        for coin in sorted(rewritten):
+            _rewrite(connection, app.settings.processed_path(coin), coin, since[coin])
+        sync_files([app.settings.processed_path(coin) for coin in since])
+        for currency, done in work.items():
+            clear_work(connection, "export", currency, done)
+    log.info("%d processed CSV files are up to date, %d of them rewritten", len(since), len(rewritten))
+    return len(since)
 
 
-def _update(connection: Connection, path: Path, lines: mmap.mmap, coin: str, since: datetime) -> bool:
-    """Write the rows from a time on; return False if the file is damaged: its lines are not the warehouse's rows."""
-    end = _offset(lines, format_time(since).encode())
-    last = lines[lines.rfind(b"\n", 0, end - 1) + 1 : end].partition(b",")[0]
-    if lines[: len(_HEADER)] != _HEADER:
+def _select_new(since: datetime) -> Select[Any]:
+    """Return a query of the rows of pending work from a time on, by coin, each coin's with the row before them."""
+    work, rows, earlier = schema.pending_work.c, schema.price_statistics.c, schema.price_statistics.alias().c
+    before = select(func.max(earlier.ts)).where(
+        earlier.coin == work.coin, earlier.currency == work.currency, earlier.ts < work.since
+    )
+    first = func.coalesce(before.scalar_subquery(), work.since)
+    query = select_processed().where(rows.coin == work.coin, rows.currency == work.currency, rows.ts >= first)
+    query = query.where(work.step == "export", work.since >= since)
+    return query.order_by(None).order_by(rows.coin, rows.ts, rows.currency)
+
+
+def _append(path: Path, rows: Sequence[Row[Any]], since: datetime) -> bool:
+    """Append the rows from a time on, if the file ends in the rows before them; return whether it does."""
+    number = sum(row.ts < since for row in rows)
+    end = format_processed(rows[:number], header=False).encode()
+    if not end or not path.exists():
         return False
-    try:
-        last_time = parse_time(last.decode()) if end > len(_HEADER) else None
-    except ValueError:
-        return False
-    start = _offset(lines, last) if last_time is not None else end
-    rows = connection.execute(select_processed(coin=coin, since=last_time))
-    content = format_processed(rows, header=False).encode()
-    if not content.startswith(lines[start:end]):
-        return False
-    new = content[end - start :]
-    if end < len(lines):
-        replace_file(path, lines[:end] + new)
-    else:
-        append_lines(path, new)
+    with open_log(path) as file:
+        if os.pread(file.fileno(), len(_HEADER), 0) != _HEADER:
+            return False
+        # Twice as much, because somebody may have copied the last line.
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2 * len(end)))
+        tail = file.read()
+        if not tail.endswith(end) or tail == 2 * end:
+            return False
+        append_lines(file, format_processed(rows[number:], header=False).encode(), sync=False)
     return True
+
+
+def _rewrite(connection: Connection, path: Path, coin: str, since: datetime) -> None:
+    """Write a coin's processed CSV from the row before a time on; the lines before that stay as they are."""
+    kept, last = _kept(path, format_time(since).encode()) if path.exists() else (b"", None)
+    result = connection.execute(select_processed(coin=coin, since=last))
+    chunks = (format_processed(rows, header=False).encode() for rows in result.partitions(CHUNK_ROWS))
+    replace_file(path, chain([kept or _HEADER], chunks))
+
+
+def _kept(path: Path, since: bytes) -> tuple[bytes, datetime | None]:
+    """Return the lines before the last time that is before another, and that time; nothing if the file is damaged."""
+    with open_log(path) as file:
+        if file.seek(0, os.SEEK_END) <= len(_HEADER):
+            return b"", None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as lines:
+            end = _offset(lines, since)
+            last = lines[lines.rfind(b"\n", 0, end - 1) + 1 : end].partition(b",")[0]
+            try:
+                if lines[: len(_HEADER)] == _HEADER:
+                    return lines[: _offset(lines, last)], parse_time(last.decode())
+            except ValueError:
+                pass
+    log.warning("%s is damaged: it is written whole", path)
+    return b"", None
 
 
 def _offset(lines: mmap.mmap, timestamp: bytes) -> int:
@@ -120,16 +170,3 @@ def _offset(lines: mmap.mmap, timestamp: bytes) -> int:
         else:
             high = middle
     return low
-
-
-def export_processed_csv(app: "App") -> dict[str, str]:
-    """Update the processed CSV of each coin with pending work, and return the first time written by coin."""
-    exported: dict[str, datetime] = {}
-    with app.warehouse.begin() as connection:
-        for currency, since in pending_work(connection, "export").items():
-            for coin, moment in since.items():
-                exported[coin] = min(moment, exported.get(coin, moment))
-            clear_work(connection, "export", currency, since)
-        for coin, moment in exported.items():
-            write_processed_csv(connection, app.settings.processed_path(coin), coin, moment)
-    return {coin: format_time(moment) for coin, moment in exported.items()}

@@ -69,14 +69,13 @@ def compute_statistics(prices: pd.DataFrame, since: Mapping[str, datetime], rule
     day_ago = _nearest(key, WINDOW, TOLERANCE_24H)
     hour_price = np.where(hour_ago >= 0, price[hour_ago], np.nan)
     reference_hours: Floats = (key - key[hour_ago]) / HOUR
-    variance, samples, reverts, prior = _learn(
-        prices, codes, wanted, (price, hours, hour_price, reference_hours), books
-    )
+    moves = sigma.prepare(price, hour_price, hours, reference_hours, books, codes)
+    variance, samples, reverts, prior = _learn(prices, codes, wanted, moves, books)
     unchanged_since, unchanged_polls = _unchanged(prices, times, key, price, wanted, late_hours)
 
     start = np.searchsorted(key, key[rows] - WINDOW, side="right")
     points = rows + 1 - start
-    mean, std = _mean_and_std(price, start, points)
+    mean, std, zscore = _windows(price, rows, start)
     ts = prices["ts"].array
     return pd.DataFrame(
         {
@@ -86,7 +85,7 @@ def compute_statistics(prices: pd.DataFrame, since: Mapping[str, datetime], rule
             "points_24h": points,
             "rolling_mean_24h": mean,
             "rolling_std_24h": std,
-            "zscore_24h": _zscore(price, rows, start, points - 1),
+            "zscore_24h": zscore,
             "change_1h_pct": _change_pct(price, near_hour)[rows],
             "change_24h_pct": _change_pct(price, day_ago)[rows],
             "sigma_1h_pct": np.where(samples > 0, 100 * np.sqrt(variance), np.nan)[rows],
@@ -102,6 +101,7 @@ def compute_statistics(prices: pd.DataFrame, since: Mapping[str, datetime], rule
             "unchanged_polls": unchanged_polls[rows],
         },
         index=prices.index[rows],
+        copy=False,
     )
 
 
@@ -134,20 +134,45 @@ def _nearest(key: Integers, distance: int, tolerance: int) -> Integers:
     return np.where(np.minimum(gap_left, gap_right) <= tolerance, found, -1)
 
 
-def _mean_and_std(price: Floats, start: Integers, points: Integers) -> tuple[Floats, Floats]:
-    """Return mean and sample standard deviation of windows of at least one point; the latter NaN below two."""
-    mean, std = np.full(len(start), np.nan), np.full(len(start), np.nan)
+def _windows(price: Floats, rows: Integers, start: Integers) -> tuple[Floats, Floats, Floats]:
+    """Return mean and sample standard deviation of the windows that end at some rows, and the z-score.
+
+    The deviation is NaN below two points. The z-score is how many standard deviations the last price of a window is
+    away from the mean of those before it.
+    """
+    points = rows + 1 - start
+    mean, std, zscore = (np.full(len(rows), np.nan) for _ in range(3))
     for part in _chunks(points):
         size, first = points[part], price[start[part]]
-        offsets = np.cumsum(size) - size
-        window = np.arange(size.sum()) + np.repeat(start[part] - offsets, size)
+        begin = np.cumsum(size) - size
         # Measured from the window's first price: a price that does not move has a deviation of exactly 0.
-        shifted = price[window] - np.repeat(first, size)
-        shifted_mean = np.add.reduceat(shifted, offsets) / size
-        squares = np.add.reduceat((shifted - np.repeat(shifted_mean, size)) ** 2, offsets)
+        shifted = price[np.arange(size.sum()) + np.repeat(start[part] - begin, size)] - np.repeat(first, size)
+        shifted_mean, std[part] = _mean_and_std(shifted, begin, size, size)
         mean[part] = first + shifted_mean
-        std[part] = np.sqrt(np.divide(squares, size - 1, out=np.full(len(size), np.nan), where=size > 1))
-    return mean, std
+        # The windows without their last points: the sums of those are every second one.
+        bounds = np.column_stack([begin, begin + size - 1]).ravel()
+        shifted_mean, spread = _mean_and_std(shifted, bounds, size, np.maximum(size - 1, 1), every=2)
+        is_known = (size > ZSCORE_POINTS) & (spread > 0)
+        distance = price[rows[part]] - (first + shifted_mean)
+        zscore[part] = np.divide(distance, spread, out=np.full(len(size), np.nan), where=is_known)
+    return mean, std, zscore
+
+
+def _mean_and_std(
+    values: Floats, bounds: Integers, size: Integers, points: Integers, every: int = 1
+) -> tuple[Floats, Floats]:
+    """Return mean and sample standard deviation of the values between each two bounds, or every second two.
+
+    Args:
+        values: Of all windows, one after the other.
+        bounds: Where the sums start.
+        size: Values of each window.
+        points: Values of each window that are summed.
+        every: Which of the sums count.
+    """
+    mean = np.add.reduceat(values, bounds)[::every] / points
+    squares = np.add.reduceat((values - np.repeat(mean, size)) ** 2, bounds)[::every]
+    return mean, np.sqrt(np.divide(squares, points - 1, out=np.full(len(size), np.nan), where=points > 1))
 
 
 def _chunks(points: Integers) -> Iterator[slice]:
@@ -161,22 +186,12 @@ def _chunks(points: Integers) -> Iterator[slice]:
         start = end
 
 
-def _zscore(price: Floats, rows: Integers, start: Integers, points: Integers) -> Floats:
-    """Return how many standard deviations a price is from the mean of those before it in its window."""
-    zscore = np.full(len(rows), np.nan)
-    enough = np.flatnonzero(points >= ZSCORE_POINTS)
-    mean, std = _mean_and_std(price, start[enough], points[enough])
-    spread = std > 0
-    zscore[enough[spread]] = (price[rows[enough[spread]]] - mean[spread]) / std[spread]
-    return zscore
-
-
 def _change_pct(price: Floats, reference: Integers) -> Floats:
     return np.where(reference >= 0, 100 * (price / price[reference] - 1), np.nan)
 
 
 def _learn(
-    prices: pd.DataFrame, codes: Integers, wanted: Booleans, series: Sequence[Floats], books: Sequence[Rules]
+    prices: pd.DataFrame, codes: Integers, wanted: Booleans, moves: Mapping[str, list[Any]], books: Sequence[Rules]
 ) -> tuple[Floats, Integers, Booleans, Floats]:
     """Return sigma's variance and samples after each row, whether it reverts a spike, and the variance that judges it.
 
@@ -186,15 +201,15 @@ def _learn(
     samples = prices["sigma_samples"].fillna(0).to_numpy(np.int64, copy=True)
     reverts = np.zeros(len(codes), np.bool_)
     prior = np.full(len(codes), np.nan)
-    lists = [column.tolist() for column in series]
     ends = np.searchsorted(codes, np.arange(len(books)), side="right").tolist()
+    news = np.bincount(codes, wanted, len(books)).astype(int).tolist()
     start = 0
-    for end, book in zip(ends, books, strict=True):
-        first = end - int(wanted[start:end].sum())
-        if first < end:
+    for end, new, book in zip(ends, news, books, strict=True):
+        first = end - new
+        if new:
             variances, counts = variance[start:first].tolist(), samples[start:first].tolist()
-            moves = [column[start:end] for column in lists]
-            reverts[first:end] = sigma.learn(moves, variances, counts, book)
+            of_coin = {name: column[start:end] for name, column in moves.items()}
+            reverts[[start + row for row in sigma.learn(of_coin, variances, counts, book)]] = True
             variance[start:end], samples[start:end] = variances, counts
             is_known = samples[start : end - 1] >= book.warm_up_samples
             prior[start + 1 : end] = np.where(is_known, variance[start : end - 1], np.nan)

@@ -1,6 +1,7 @@
 """The warehouse: one database for queries, SQLite or PostgreSQL, with the same statements on both."""
 
 import contextlib
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,20 @@ def open_warehouse(url: str) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+@contextlib.contextmanager
+def begin_bulk(engine: Engine) -> Iterator[Connection]:
+    """Begin a transaction that handles many rows, without garbage collections.
+
+    A collection looks at every row in memory, and finds nothing: a third of the time of a long log.
+    """
+    gc.disable()
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager

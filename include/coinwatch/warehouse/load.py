@@ -1,7 +1,7 @@
 """The step `load_raw_prices`: new lines of the raw logs become raw prices and, unless quarantined, prices."""
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -17,7 +17,7 @@ from coinwatch.record import RawPrice, parse_raw_prices
 from coinwatch.rules import RuleBook
 from coinwatch.times import format_time
 from coinwatch.warehouse import schema
-from coinwatch.warehouse.engine import upsert_changed
+from coinwatch.warehouse.engine import begin_bulk, upsert_changed
 from coinwatch.warehouse.log_reader import NewLines, commit_positions, read_logs
 from coinwatch.warehouse.prices import accept_prices
 from coinwatch.warehouse.work import mark_uploads
@@ -36,21 +36,21 @@ RAW_LOG_CHANGED = "raw_log_changed"
 _TEXTS = [column.name for column in schema.raw_prices.c if column.name != "ts"]
 
 
-def load_raw_prices(app: "App") -> dict[str, int]:
+def load_raw_prices(app: "App") -> int:
     """Load new lines of all raw logs into the warehouse, chunk by chunk.
 
     Returns:
-        New or changed rows by coin.
+        How many rows are new or changed.
 
     Raises:
         RawLogError: Raw logs have unexpected lines; the other logs are loaded.
     """
     unread = {f"raw:{coin}": app.settings.raw_path(coin) for coin in app.settings.coins}
-    loaded = Counter(dict.fromkeys(app.settings.coins, 0))
+    loaded = 0
     reread: list[str] = []
     errors: list[str] = []
     while unread:
-        with app.warehouse.begin() as connection:
+        with begin_bulk(app.warehouse) as connection:
             chunk = read_logs(connection, unread, CHUNK_BYTES)
             # The last log of a full chunk may go on in the next one.
             is_full = sum(len(new.lines) for new in chunk) >= CHUNK_BYTES
@@ -72,11 +72,11 @@ def load_raw_prices(app: "App") -> dict[str, int]:
             commit_positions(connection, parsed)
             reread += [new.restarted for new in parsed if new.restarted]
             _report_reread_logs(connection, reread, app.clock())
-        loaded.update(row.coin for row in changed)
-        log.info("%d raw logs: %d lines read, %d of them new or changed", len(chunk), len(rows), len(changed))
+        loaded += len(changed)
+        log.info("%d raw logs: %d lines read, %d rows new or changed so far", len(chunk), len(rows), loaded)
     if errors:
         raise RawLogError("\n".join(errors))
-    return dict(loaded)
+    return loaded
 
 
 def _parse(path: Path, new: NewLines) -> list[RawPrice]:

@@ -1,10 +1,11 @@
 """Growing logs, read from the positions where the last reader stopped (design, decision 2)."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sqlalchemy import Connection, Row, delete, select
 
@@ -79,29 +80,31 @@ def forget_position(connection: Connection, name: str) -> None:
 
 
 def _read(name: str, path: Path, position: Row[Any] | None, limit: int | None) -> NewLines:
-    size = path.stat().st_size if path.exists() else 0
     start = position.position if position else 0
-    if size < start:
-        restarted = f"{path} has {size} bytes, but {start} were read: it was cut, replaced or deleted"
-    elif position is not None and _tail_changed(path, position):
-        restarted = f"{path} was changed before byte {start}, up to which it was read"
-    else:
-        restarted = ""
-    if not size:
+    if not path.exists():
+        restarted = f"{path} is missing, but {start} bytes of it were read" if start else ""
         return NewLines(name, b"", 0, restarted, b"")
-    if restarted:
-        start = 0
-    before = max(0, start - TAIL)
     with path.open("rb") as file:
-        file.seek(before)
-        content = file.read() if limit is None else file.read(start - before + limit) + file.readline()
-    whole = content[: content.rfind(b"\n") + 1]
-    return NewLines(name, whole[start - before :], start, restarted, whole[-TAIL:])
+        size = os.fstat(file.fileno()).st_size
+        if size < start:
+            restarted = f"{path} has {size} bytes, but {start} were read: it was cut or replaced"
+        else:
+            before = max(0, start - TAIL)
+            content = _read_from(file, before, start, limit)
+            if position is None or _is_tail(content[: start - before], position):
+                whole = content[: content.rfind(b"\n") + 1]
+                return NewLines(name, whole[start - before :], start, "", whole[-TAIL:])
+            restarted = f"{path} was changed before byte {start}, up to which it was read"
+        content = _read_from(file, 0, 0, limit)
+        whole = content[: content.rfind(b"\n") + 1]
+        return NewLines(name, whole, 0, restarted, whole[-TAIL:])
 
 
-def _tail_changed(path: Path, position: Row[Any]) -> bool:
-    if not position.tail_length:
-        return False
-    with path.open("rb") as file:
-        file.seek(position.position - position.tail_length)
-        return bool(hashlib.sha256(file.read(position.tail_length)).hexdigest() != position.tail_sha256)
+def _read_from(file: BinaryIO, before: int, start: int, limit: int | None) -> bytes:
+    file.seek(before)
+    return file.read() if limit is None else file.read(start - before + limit) + file.readline()
+
+
+def _is_tail(content: bytes, position: Row[Any]) -> bool:
+    tail = content[len(content) - position.tail_length :]
+    return bool(hashlib.sha256(tail).hexdigest() == position.tail_sha256)

@@ -184,6 +184,7 @@ pending_work = Table(
     Column("coin", Text, comment="CoinGecko id, such as bitcoin"),
     Column("currency", Text, comment="quote currency, such as usd"),
     Column("since", UtcTime, nullable=False, comment="the step has to process rows from this time on"),
+    Column("context_since", UtcTime, nullable=False, comment="25 hours before: where the windows of those rows begin"),
     PrimaryKeyConstraint("step", "coin", "currency"),
     comment="Work that one step of process_prices leaves for the next; stored with the rows that cause it",
 )

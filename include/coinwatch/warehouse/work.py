@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import Connection, bindparam, delete, select
@@ -10,6 +10,9 @@ from sqlalchemy import Connection, bindparam, delete, select
 from coinwatch.times import floor_hour
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import upsert
+
+CONTEXT = timedelta(hours=25)
+"""How far the windows of a price's statistics reach back: 24 hours and an hour of tolerance."""
 
 Step = Literal["statistics", "detection", "export"]
 
@@ -21,7 +24,10 @@ def mark_work(connection: Connection, step: Step, currency: str, since: Mapping[
     upsert(
         connection,
         schema.pending_work,
-        [{"step": step, "coin": coin, "currency": currency, "since": moment} for coin, moment in since.items()],
+        [
+            {"step": step, "coin": coin, "currency": currency, "since": moment, "context_since": moment - CONTEXT}
+            for coin, moment in since.items()
+        ],
         update_where=lambda new: new.since < _w.since,
     )
 
@@ -53,5 +59,5 @@ def clear_work(connection: Connection, step: Step, currency: str, done: Mapping[
 
 def mark_uploads(connection: Connection, layer: str, moments: Iterable[datetime]) -> None:
     """Mark the S3 partitions of some rows' times as changed, in the layer ``raw`` or ``processed``."""
-    hours = {floor_hour(moment) for moment in moments}
+    hours = {floor_hour(moment) for moment in set(moments)}
     upsert(connection, schema.pending_uploads, [{"layer": layer, "hour": hour} for hour in sorted(hours)])

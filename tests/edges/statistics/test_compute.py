@@ -1,3 +1,4 @@
+import contextlib
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 
@@ -5,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from coinwatch.alerts.incidents import detect_anomalies
+from coinwatch.statistics import compute
 from coinwatch.statistics.compute import compute_rolling_statistics
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import open_warehouse
@@ -29,8 +31,8 @@ def test_new_rows_are_computed_once_and_leave_work_for_the_steps_after(pipeline)
     pipeline.load(0, 1, source="history")
     pipeline.load(2, 3)
     pipeline.load(1, source="history", coin="ethereum")
-    assert compute_rolling_statistics(pipeline.app) == {"bitcoin": 4, "ethereum": 1}
-    assert compute_rolling_statistics(pipeline.app) == {}
+    assert compute_rolling_statistics(pipeline.app) == 5
+    assert compute_rolling_statistics(pipeline.app) == 0
     assert take_work(pipeline, "export") == {"bitcoin": at(0), "ethereum": at(1)}
     assert take_work(pipeline, "detection") == {"bitcoin": at(2)}, "hours of history raise no alert"
     uploads = pipeline.rows(schema.pending_uploads, "hour", layer="processed")
@@ -79,6 +81,34 @@ def test_hour_by_hour_it_is_the_same_as_at_once_also_after_an_outage(pipeline, t
             other.load(hour, coin="ethereum", currency="eur", price="7")
         compute_rolling_statistics(other.app)
     assert other.rows(schema.price_statistics) == pipeline.rows(schema.price_statistics)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("chunk", [28, 30, 41, 200])
+def test_in_chunks_it_is_the_same_and_a_crash_costs_one(pipeline, tmp_path, monkeypatch, chunk):
+    engine = open_warehouse(f"sqlite:///{tmp_path / 'other.db'}")
+    other = type(pipeline)(engine, tmp_path)
+    for each in (pipeline, other):
+        each.load(*range(70), 200, 201)
+        each.load(*range(3), coin="ethereum")
+        each.load(*range(40), coin="solana", source="history")
+    assert compute_rolling_statistics(other.app) == 72 + 3 + 40
+    monkeypatch.setattr(compute, "CHUNK_ROWS", chunk)
+    crashes = iter([False, True, False, True])
+    store = compute.store_statistics
+
+    def store_or_crash(*arguments):
+        if next(crashes, False):
+            raise RuntimeError("crash")
+        store(*arguments)
+
+    monkeypatch.setattr(compute, "store_statistics", store_or_crash)
+    for _ in range(2):
+        with contextlib.suppress(RuntimeError):
+            compute_rolling_statistics(pipeline.app)
+    compute_rolling_statistics(pipeline.app)
+    for table in (schema.price_statistics, schema.pending_work, schema.pending_uploads):
+        assert pipeline.rows(table) == other.rows(table)
     engine.dispose()
 
 

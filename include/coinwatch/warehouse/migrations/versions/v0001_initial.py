@@ -147,6 +147,12 @@ def upgrade() -> None:
         sa.Column("coin", sa.Text(), nullable=False, comment="CoinGecko id, such as bitcoin"),
         sa.Column("currency", sa.Text(), nullable=False, comment="quote currency, such as usd"),
         sa.Column("since", UtcTime(), nullable=False, comment="the step has to process rows from this time on"),
+        sa.Column(
+            "context_since",
+            UtcTime(),
+            nullable=False,
+            comment="25 hours before: where the windows of those rows begin",
+        ),
         sa.PrimaryKeyConstraint("step", "coin", "currency"),
         comment="Work that one step of process_prices leaves for the next; stored with the rows that cause it",
     )
