@@ -50,14 +50,12 @@ def start_sandbox(
         CannotListen: A port is taken or not allowed; the message names the service.
         ValueError: S3 does not allow the bucket's name, or a kept file is damaged.
     """
-    kept = (folder / "slack.jsonl", folder / "s3.db") if folder else (None, None)
-    with contextlib.ExitStack() as services:
-        with _named("CoinGecko"):
-            coingecko = services.enter_context(CoinGeckoSandbox(market, clock=clock, port=ports[0], host=host))
-        with _named("Slack"):
-            slack = services.enter_context(SlackSandbox(clock=clock, port=ports[1], kept_in=kept[0], host=host))
-        with _named("S3"):
-            s3 = services.enter_context(S3Sandbox(bucket, port=ports[2], kept_in=kept[1], host=host))
+    messages, objects = (folder / "slack.jsonl", folder / "s3.db") if folder else (None, None)
+    with (
+        CoinGeckoSandbox(market, clock=clock, port=ports[0], host=host) as coingecko,
+        SlackSandbox(clock=clock, port=ports[1], kept_in=messages, host=host) as slack,
+        S3Sandbox(bucket, port=ports[2], kept_in=objects, host=host) as s3,
+    ):
         sandbox = Sandbox(coingecko, slack, s3)
         add_page(sandbox)
         log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
@@ -65,17 +63,6 @@ def start_sandbox(
         log.info("S3: %s, bucket %s", s3.url, s3.bucket)
         log.info("page with all messages, and with faults to switch on: %s", coingecko.origin)
         yield sandbox
-
-
-@contextlib.contextmanager
-def _named(service: str) -> Iterator[None]:
-    """Name the service whose port is taken."""
-    try:
-        yield
-    except CannotListen as error:
-        raise CannotListen(
-            f"{service}: {error}. End what uses it, or choose another one with --{service.lower()}-port"
-        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
