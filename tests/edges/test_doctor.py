@@ -14,10 +14,16 @@ PRO = "https://pro-api.coingecko.com/api/v3"
 
 
 @pytest.fixture
-def in_airflow(airflow_database):  # noqa: ARG001 - it exists
-    """Add rows to Airflow's database for one test."""
+def in_airflow():
+    """Add rows to Airflow's database for one test; of its tables those that are read suffice."""
+    from airflow import settings
+    from airflow.models.base import Base
+    from airflow.models.connection import Connection
+    from airflow.models.pool import Pool
+    from airflow.models.team import Team
     from airflow.utils.session import create_session
 
+    Base.metadata.create_all(settings.engine, tables=[model.__table__ for model in (Team, Connection, Pool)])
     added = []
 
     def put(*things):

@@ -53,12 +53,7 @@ class FirstHour:
     _said: set[tuple[object, ...]] = field(default_factory=set)
 
     def take_through(self) -> "Status":
-        """Trigger `ingest_prices`, and wait until every run has ended and no work is left.
-
-        Raises:
-            CoinwatchError: A Dag file cannot be imported, a run failed, a process ended, or it takes too long.
-            Interrupted: A signal came.
-        """
+        """Trigger `ingest_prices`, and wait until every run has ended and no work is left."""
         self.api.add_pool(POOL)
         self._wait_for_dags()
         self.say("Airflow is up")

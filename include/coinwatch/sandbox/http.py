@@ -66,11 +66,7 @@ class SandboxServer:
     name = "server"
 
     def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0, host: str = HOST) -> None:
-        """Take a port, 0 is any free one; the clock is for the header ``Date``.
-
-        Raises:
-            CannotListen: The port is taken or not allowed.
-        """
+        """Take a port, 0 is any free one; the clock is for the header ``Date``."""
         now = clock or (lambda: datetime.now(UTC))
 
         class Handler(WSGIRequestHandler):
@@ -134,11 +130,8 @@ class SandboxServer:
         except (OSError, OverflowError) as error:
             listener.close()
             reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
-            option = f"--{self.name.lower()}-port"
-            raise CannotListen(
-                f"{self.name}: cannot listen on port {port} ({reason}). End what uses it, or choose another one with "
-                f"{option}"
-            ) from None
+            text = f"{self.name}: cannot listen on port {port} ({reason})"
+            raise CannotListen(f"{text}. End what uses it, or choose other ports with --port") from None
         return listener
 
 

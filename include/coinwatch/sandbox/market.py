@@ -79,11 +79,7 @@ class SimulatedMarket:
 
     @classmethod
     def kept_in(cls, path: Path, now: datetime) -> "SimulatedMarket":
-        """Return the market of a file, so that the next start continues it; a new one falls now.
-
-        Raises:
-            ValueError: The file is damaged.
-        """
+        """Return the market of a file, so that the next start continues it; a new one falls now."""
         market = cls(now)
         market._file = path
         if path.exists():
@@ -178,11 +174,7 @@ class RecordedMarket:
 
     @classmethod
     def from_csv(cls, path: Path, coin: str) -> "RecordedMarket":
-        """Read a CSV file ``timestamp,price`` with a header line.
-
-        Raises:
-            ValueError: A column is missing or a line is damaged.
-        """
+        """Read a CSV file ``timestamp,price`` with a header line."""
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             try:

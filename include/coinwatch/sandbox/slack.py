@@ -44,12 +44,7 @@ class SlackSandbox(SandboxServer):
     def __init__(
         self, *, clock: Callable[[], datetime], port: int = 0, kept_in: Path | None = None, host: str = HOST
     ) -> None:
-        """Read the kept messages and take the port.
-
-        Raises:
-            CannotListen: The port is taken or not allowed.
-            ValueError: The file of messages, a line of JSON each, is damaged.
-        """
+        """Read the kept messages, a line of JSON each, and take the port."""
         self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.files: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.is_down = False
