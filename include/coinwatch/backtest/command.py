@@ -26,11 +26,7 @@ LISTED = 40
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """Read options such as ``move_1h.sigmas=5``.
-
-    Raises:
-        InvalidAction: One is not a key and a value.
-    """
+    """Read options such as ``move_1h.sigmas=5``."""
     changes = {}
     for text in texts:
         key, _, value = text.partition("=")
@@ -64,10 +60,6 @@ def backtest(
         changes: Values of rules by key, to compare with the present ones.
         chart: File for the chart, PNG or SVG.
         console: Shows the results.
-
-    Raises:
-        InvalidAction: There are no values, or the chart cannot be written.
-        SettingsError: The rules do not allow a change.
     """
     file_format = chart.suffix.removeprefix(".").lower()
     if file_format not in ("png", "svg"):
@@ -83,8 +75,7 @@ def backtest(
         books[", ".join(f"{key}={value}" for key, value in changes.items())] = rules.changed(coin, changes)
     results = {}
     for name, book in books.items():
-        with console.status(name):
-            result = simulate(values, coin, currency, book)
+        result = simulate(values, coin, currency, book)
         results[name] = replace(result, transitions=[each for each in result.transitions if each.ts >= begin])
     console.print(_table(results, weeks))
     for name, result in results.items():
