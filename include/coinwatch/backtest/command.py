@@ -47,7 +47,6 @@ def backtest(
     rules: RuleBook,
     changes: Mapping[str, Any],
     chart: Path,
-    console: Console,
 ) -> None:
     """Show the alerts that rules raise in the last days; older values only teach the typical move.
 
@@ -59,8 +58,8 @@ def backtest(
         rules: The present rules.
         changes: Values of rules by key, to compare with the present ones.
         chart: File for the chart, PNG or SVG.
-        console: Shows the results.
     """
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     file_format = chart.suffix.removeprefix(".").lower()
     if file_format not in ("png", "svg"):
         raise InvalidAction(f"--chart {chart}: the file has to end in .png or .svg")
