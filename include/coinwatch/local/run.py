@@ -2,11 +2,12 @@
 
 import fcntl
 import os
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from coinwatch.errors import CoinwatchError, Interrupted, InvalidAction
 from coinwatch.local import environment
 from coinwatch.local.api import AirflowApi
-from coinwatch.local.environment import BUCKET, HOST, SANDBOX_PORT, USER
+from coinwatch.local.environment import BUCKET, HOST, POOL, SANDBOX_PORT, USER
 from coinwatch.local.first_hour import FirstHour
 from coinwatch.local.ports import check_ports, read_port
 from coinwatch.local.processes import Processes, indent
@@ -170,6 +171,12 @@ class _Run:
             self.processes.start("sandbox", [*_COINWATCH, "sandbox", *options])
         say("preparing Airflow's database")
         self.processes.run("db-migrate", [*_AIRFLOW, "db", "migrate"])
+        # Not by a request: one that writes while a task starts can block Airflow's API until SQLite's timeout.
+        with closing(sqlite3.connect(self.home / "airflow.db")) as database, database:
+            database.execute(
+                "INSERT OR IGNORE INTO slot_pool (pool, slots, description, include_deferred) VALUES (?, ?, ?, false)",
+                [POOL["name"], POOL["slots"], POOL["description"]],
+            )
         say("starting Airflow")
         for name, arguments in _COMPONENTS.items():
             self.processes.start(name, [*_AIRFLOW, *arguments])
