@@ -11,15 +11,7 @@ from coinwatch.rules import DayMoveRule
 
 
 def draw(results: Mapping[str, Simulation], title: str, begin: datetime, rule: DayMoveRule, file_format: str) -> bytes:
-    """Return a chart as a PNG or SVG.
-
-    Args:
-        results: The alerts of one or two sets of rules, by name: filled and hollow marks.
-        title: The title.
-        begin: Where the chart starts.
-        rule: Of the first set: its allowed range is drawn.
-        file_format: png or svg.
-    """
+    """Return a chart from `begin` on as a PNG or SVG: of one or two sets of rules, the first of which has this rule."""
     from matplotlib import dates
     from matplotlib.figure import Figure
 

@@ -48,17 +48,7 @@ def backtest(
     changes: Mapping[str, Any],
     chart: Path,
 ) -> None:
-    """Show the alerts that rules raise in the last days; older values only teach the typical move.
-
-    Args:
-        values: Of one coin, in the order of time.
-        coin: CoinGecko id.
-        currency: Quote currency.
-        days: How many days before the newest value count.
-        rules: The present rules.
-        changes: Values of rules by key, to compare with the present ones.
-        chart: File for the chart, PNG or SVG.
-    """
+    """Show the alerts that rules, and changed rules, raise on a coin's values in the last days of them."""
     console = Console(highlight=False, soft_wrap=True, markup=False)
     file_format = chart.suffix.removeprefix(".").lower()
     if file_format not in ("png", "svg"):

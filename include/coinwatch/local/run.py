@@ -49,7 +49,7 @@ def run(
     once: bool,
     limit: float = 900.0,
 ) -> int:
-    """Start everything, take the first hour through, and stay until a signal comes.
+    """Start everything, take the first hour through, and stay until a signal comes; return the exit status.
 
     When this returns or raises, nothing that it started is running any more.
 
@@ -60,10 +60,7 @@ def run(
         print_line: Prints a line.
         live: Use the real services, not the sandbox.
         once: End when the first hour went through.
-        limit: Seconds for the first hour, from the start of the processes to the report.
-
-    Returns:
-        Exit status: 0 if the first hour went through.
+        limit: Seconds for the first hour.
     """
     settings = settings if live else sandbox_settings(settings)
     home = homes / ("live" if live else "sandbox")

@@ -37,23 +37,18 @@ def quotes(get):
     return quotes
 
 
-def test_a_price_is_rounded_unless_every_digit_is_asked_for(get, quotes):
-    plain = get("/simple/price", ids="bitcoin,unknown", vs_currencies="usd,nope").json()
-    full = quotes()["bitcoin"]["usd"]
-    assert plain == {"bitcoin": {"usd": round(full)}}
-    assert full != round(full)
-
-
-def test_a_price_has_what_was_asked_for_besides_it(quotes, coingecko, noon):
+def test_a_price_has_what_was_asked_for_and_is_rounded_otherwise(get, quotes, coingecko, noon):
     params = {f"include_{name}": "true" for name in ("market_cap", "24hr_vol", "24hr_change")}
     quote = quotes(ids="ethereum", vs_currencies="usd,eur", **params)["ethereum"]
     names = ("", "_market_cap", "_24h_vol", "_24h_change")
     assert sorted(quote) == sorted([f"{c}{name}" for c in ("usd", "eur") for name in names] + ["last_updated_at"])
     price, before = (coingecko.market.price_at("ethereum", noon - timedelta(days=days)) for days in (0, 1))
-    assert quote["usd"] == price
+    assert quote["usd"] == price != round(price)
     assert quote["usd_24h_change"] == quote["eur_24h_change"] == pytest.approx(100 * (price / before - 1))
     assert quote["usd_market_cap"] > quote["usd_24h_vol"] > quote["usd"]
     assert quote["last_updated_at"] == int(noon.timestamp()) - 40
+    plain = get("/simple/price", ids="ethereum,unknown", vs_currencies="usd,nope").json()
+    assert plain == {"ethereum": {"usd": round(price)}}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +139,7 @@ def test_faults_are_switched_over_http_and_end_after_their_times(coingecko, get)
     assert coingecko.faults == []
 
 
-def test_mishaps_change_a_good_answer_of_one_coin(coingecko, quotes):
+def test_mishaps_change_a_good_answer_of_one_coin_and_those_of_prices_leave_the_history_alone(coingecko, get, quotes):
     def changed(**fault):
         coingecko.recover()
         coingecko.fail(**fault)
@@ -156,16 +151,11 @@ def test_mishaps_change_a_good_answer_of_one_coin(coingecko, quotes):
     assert changed(kind="price_old", seconds=9)["bitcoin"] == {**sound, "last_updated_at": sound["last_updated_at"] - 9}
     assert list(changed(kind="coin_missing")) == ["ethereum"]
     assert changed(kind="price_null", coin="ethereum")["bitcoin"] == sound
+    chart = get("/coins/bitcoin/market_chart", vs_currency="usd", days=2).json()
+    assert all(price for _, price in chart["prices"])
     for kind in ("broken_json", "connection_lost", "connection_refused"):
         with pytest.raises(requests.RequestException):
             changed(kind=kind)
-
-
-def test_faults_of_live_prices_leave_the_history_alone(coingecko, get):
-    coingecko.fail("price_null", times=1)
-    chart = get("/coins/bitcoin/market_chart", vs_currency="usd", days=2).json()
-    assert all(price for _, price in chart["prices"])
-    assert len(coingecko.faults) == 1
 
 
 @pytest.mark.parametrize(("kind", "age"), [("feed_frozen", 2 * 3600 + 40), ("price_frozen", 40)])
