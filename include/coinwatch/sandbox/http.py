@@ -10,16 +10,7 @@ import flask
 from werkzeug.http import http_date
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from coinwatch.errors import CoinwatchError
-
 HOST = "127.0.0.1"
-
-
-class CannotListen(CoinwatchError):
-    """A port is taken or not allowed; the message names it."""
-
-    retryable = False
-    exit_status = 2
 
 
 class Request(NamedTuple):
@@ -129,9 +120,8 @@ class SandboxServer:
             listener.listen(128)
         except (OSError, OverflowError) as error:
             listener.close()
-            reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
-            text = f"{self.name}: cannot listen on port {port} ({reason})"
-            raise CannotListen(f"{text}. End what uses it, or choose other ports with --port") from None
+            text = f"{self.name}: cannot listen on port {port} ({error})"
+            raise OSError(f"{text}. End what uses it, or choose other ports with --port") from None
         return listener
 
 

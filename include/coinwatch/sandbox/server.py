@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coinwatch.sandbox.coingecko import CoinGeckoSandbox
-from coinwatch.sandbox.http import HOST, CannotListen
+from coinwatch.sandbox.http import HOST
 from coinwatch.sandbox.market import Market, RecordedMarket, SimulatedMarket
 from coinwatch.sandbox.s3 import S3Sandbox
 from coinwatch.sandbox.scenarios import Sandbox, add_page
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 signal.signal(number, lambda *_: stop.set())
             log.info("the sandbox is ready")
             stop.wait()
-    except (CannotListen, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         log.error("the sandbox cannot start: %s", error)
         return 2
     return 0

@@ -39,7 +39,7 @@ def test_a_port_that_is_taken_is_one_clear_line(tmp_path, caplog):
         taken.listen()
         port = taken.getsockname()[1]
         assert main(["--data-dir", str(tmp_path), "--port", str(port)]) == 2
-    assert f"CoinGecko: cannot listen on port {port} (Address already in use)" in caplog.messages[-1]
+    assert f"CoinGecko: cannot listen on port {port} ([Errno 98] Address already in use)" in caplog.messages[-1]
 
 
 def test_an_unreadable_price_file_is_one_clear_line(tmp_path, caplog):
