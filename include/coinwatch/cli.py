@@ -76,8 +76,7 @@ def _run(options: argparse.Namespace) -> int:
     from coinwatch.local.run import run
     from coinwatch.settings import PROJECT_DIR, load_settings
 
-    homes = (options.home or PROJECT_DIR / ".airflow").absolute()
-    limit = 60 * options.limit
+    homes, limit = (options.home or PROJECT_DIR / ".airflow").absolute(), 60 * options.limit
     return run(load_settings(), homes, os.environ, _say, live=options.live, once=options.once, limit=limit)
 
 
@@ -103,8 +102,6 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _backtest(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from coinwatch.backtest.command import backtest, parse_changes
     from coinwatch.backtest.values import csv_values, stored_values
     from coinwatch.rules import load_rules
@@ -122,8 +119,7 @@ def _backtest(options: argparse.Namespace) -> int:
 
         values = stored_values(App(settings).warehouse, coin, settings.currency)
     chart = options.chart or settings.data_dir / f"backtest-{coin}.png"
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    backtest(values, coin, settings.currency, options.days, rules, changes, chart, console)
+    backtest(values, coin, settings.currency, options.days, rules, changes, chart)
     return 0
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -63,35 +62,27 @@ def run(say: Callable[[str], None], now: Callable[[], datetime], *, post_message
 
 
 def examine(now: Callable[[], datetime], *, post_message: bool) -> Iterator[tuple[str, Verdict, str]]:
-    """Make all checks; one that fails stops none of the others.
-
-    Args:
-        now: The clock that is checked.
-        post_message: Whether to post a test message to Slack.
-
-    Yields:
-        Name, verdict and text of each check.
-    """
+    """Make all checks, of which none stops the others; yield name, verdict and text of each."""
     try:
         app = App(load_settings(), now)
     except SettingsError as error:
         yield "settings", "FAIL", str(error)
         return
     answer: list[Answer] = []
-    checks: dict[str, Callable[[App], Result]] = {
-        "settings": _settings,
+    checks: dict[str, Callable[[], Result]] = {
+        "settings": lambda: _settings(app),
         "airflow": _airflow,
         "key": _key,
-        "coingecko": partial(_coingecko, answer=answer),
-        "clock": partial(_clock, answer=answer),
-        "slack": partial(_slack, post_message=post_message),
-        "s3": _s3,
-        "warehouse": _warehouse,
-        "disk": _disk,
+        "coingecko": lambda: _coingecko(app, answer),
+        "clock": lambda: _clock(app, answer),
+        "slack": lambda: _slack(app, post_message=post_message),
+        "s3": lambda: _s3(app),
+        "warehouse": lambda: _warehouse(app),
+        "disk": lambda: _disk(app),
     }
     for name, check in checks.items():
         try:
-            yield name, *check(app)
+            yield name, *check()
         except SQLAlchemyError as error:
             yield name, "FAIL", f"the database does not answer: {str(error).splitlines()[0]}"
         except (CoinwatchError, OSError) as error:
@@ -105,7 +96,7 @@ def _settings(app: App) -> Result:
     return "ok", f"{coins}; {settings.history_days} days of history; data in {settings.data_dir}"
 
 
-def _airflow(_: App) -> Result:
+def _airflow() -> Result:
     from airflow.models.pool import Pool
     from airflow.utils.session import create_session
 
@@ -122,7 +113,7 @@ def _airflow(_: App) -> Result:
     return "ok", f"the database answers, pool {COINGECKO_POOL} has {slots} slots ({home})"
 
 
-def _key(_: App) -> Result:
+def _key() -> Result:
     connection = find_connection(COINGECKO_CONN_ID)
     plan = coingecko_plan(connection)
     if connection is None:

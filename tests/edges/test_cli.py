@@ -17,6 +17,7 @@ ENVIRON = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] /
         pytest.param([], "the following arguments are required: COMMAND", id="no command"),
         pytest.param(["run", "--limit", "0"], "argument --limit: '0': a number above 0", id="limit"),
         pytest.param(["backtest", "--days", "x"], "argument --days: 'x': a number above 0", id="days"),
+        pytest.param(["sandbox", "--port", "x"], "argument --port: invalid int value: 'x'", id="sandbox"),
     ],
 )
 def test_wrong_arguments_are_named(capsys, arguments, problem):
@@ -32,21 +33,12 @@ def test_a_wrong_setting_ends_with_status_2_and_without_a_traceback(capsys, monk
     assert capsys.readouterr().err.startswith("coinwatch: COINWATCH_HISTORY_DAYS='many': ")
 
 
-def test_the_status_is_printed_as_text_and_as_json():
-    """In a process of its own, because it configures Airflow."""
-    outputs = []
-    for options in ([], ["--json", "--as-of", "2026-11-22T12:00:00Z"]):
-        command = [sys.executable, "-m", "coinwatch.cli", "status", *options]
-        outputs.append(subprocess.run(command, env=ENVIRON, capture_output=True, text=True, check=True).stdout)
-    assert outputs[0].startswith("bitcoin   no rows\n")
-    assert [coin["rows"] for coin in json.loads(outputs[1])["coins"]] == [0]
-
-
-def test_the_sandboxs_options_are_passed_on(capsys):
-    with pytest.raises(SystemExit) as error:
-        main(["sandbox", "--s3-port", "none"])
-    assert error.value.code == 2
-    assert "argument --s3-port: invalid int value: 'none'" in capsys.readouterr().err
+def test_the_status_is_printed_as_text_and_as_json(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COINWATCH_DATA_DIR", str(tmp_path))
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out.startswith("bitcoin   no rows\n")
+    assert main(["status", "--json", "--as-of", "2026-11-22T12:00:00Z"]) == 0
+    assert [coin["rows"] for coin in json.loads(capsys.readouterr().out)["coins"]] == [0]
 
 
 def test_an_output_that_nobody_reads_any_more_ends_the_command_without_a_traceback():

@@ -14,10 +14,16 @@ PRO = "https://pro-api.coingecko.com/api/v3"
 
 
 @pytest.fixture
-def in_airflow(airflow_database):  # noqa: ARG001 - it exists
-    """Add rows to Airflow's database for one test."""
+def in_airflow():
+    """Add rows to Airflow's database for one test; of its tables those that are read suffice."""
+    from airflow import settings
+    from airflow.models.base import Base
+    from airflow.models.connection import Connection
+    from airflow.models.pool import Pool
+    from airflow.models.team import Team
     from airflow.utils.session import create_session
 
+    Base.metadata.create_all(settings.engine, tables=[model.__table__ for model in (Team, Connection, Pool)])
     added = []
 
     def put(*things):
@@ -81,32 +87,27 @@ def test_a_healthy_installation_passes_every_check_and_nothing_is_left_behind(he
     assert len(healthy.slack.messages) == 1
 
 
-def http(**values):
-    return {"coingecko_default": {"conn_type": "http", **values}}
-
-
 @pytest.mark.parametrize(
-    ("connections", "check", "text"),
+    ("conn_id", "connection", "check", "text"),
     [
-        pytest.param(http(host=PRO, password="secret"), "key", "plan demo needs https://api.", id="demo key, pro host"),
         pytest.param(
-            http(password="secret", extra={"plan": "pro"}), "key", f"plan pro needs {PRO}", id="pro key, public host"
+            "coingecko", {"host": PRO, "password": "secret"}, "key", "plan demo needs https://api.", id="demo"
         ),
-        pytest.param(http(extra={"plan": "gold"}), "key", "allowed are demo and pro", id="unknown plan"),
         pytest.param(
-            {"slack_default": {"conn_type": "slackwebhook", "host": "http://127.0.0.1:9", "password": "T0/B0/secret"}},
+            "coingecko", {"password": "secret", "extra": {"plan": "pro"}}, "key", f"plan pro needs {PRO}", id="pro"
+        ),
+        pytest.param("coingecko", {"extra": {"plan": "gold"}}, "key", "allowed are demo and pro", id="unknown plan"),
+        pytest.param(
+            "slack",
+            {"conn_type": "slackwebhook", "host": "http://127.0.0.1:9", "password": "T0/B0/secret"},
             "slack",
             "URLError",
             id="Slack is down",
         ),
+        pytest.param("warehouse", {"conn_type": "mysql"}, "warehouse", "allowed are postgres and sqlite", id="unknown"),
         pytest.param(
-            {"warehouse_default": {"conn_type": "mysql", "host": "x"}},
             "warehouse",
-            "allowed are postgres and sqlite",
-            id="unknown database",
-        ),
-        pytest.param(
-            {"warehouse_default": {"conn_type": "postgres", "host": "127.0.0.1", "port": 9, "password": "secret"}},
+            {"conn_type": "postgres", "host": "127.0.0.1", "port": 9, "password": "secret"},
             "warehouse",
             "Connection refused",
             id="warehouse is down",
@@ -114,9 +115,8 @@ def http(**values):
     ],
 )
 @pytest.mark.usefixtures("healthy")
-def test_a_wrong_connection_fails_its_check(clock, connect, connections, check, text):
-    for conn_id, connection in connections.items():
-        connect(conn_id, **connection)
+def test_a_wrong_connection_fails_its_check(clock, connect, conn_id, connection, check, text):
+    connect(f"{conn_id}_default", **{"conn_type": "http", **connection})
     # The checks after it are not made: no request may leave loopback.
     found = next(found for name, *found in examine(clock, post_message=False) if name == check)
     assert (found[0], text in found[1]) == ("FAIL", True), found
@@ -141,24 +141,19 @@ def test_what_limits_the_pipeline_is_a_warning(healthy, clock, monkeypatch):
     assert "The run is late" in found["warehouse"][1]
 
 
-def test_storage_that_ignores_write_once_fails_its_check(healthy, clock, monkeypatch):
-    """As some S3-compatible servers do; here the client does not send the condition."""
+def test_storage_without_write_once_unknown_coins_and_an_unusable_folder_fail(healthy, clock, monkeypatch, tmp_path):
     from coinwatch.s3.store import S3Store
 
+    # Some S3-compatible servers ignore the condition; here the client does not send it.
     really_put = S3Store._put
     monkeypatch.setattr(S3Store, "_put", lambda store, key, body, **_: really_put(store, key, body))
-    assert findings(clock)["s3"][0] == "FAIL"
-    assert healthy.objects() == {}
-
-
-@pytest.mark.usefixtures("healthy")
-def test_unknown_coins_and_a_data_folder_that_is_a_file_fail_their_checks(clock, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("COINWATCH_DATA_DIR", str(tmp_path / "file"))
     monkeypatch.setenv("COINWATCH_COINS", "gone")
     found = findings(clock)
-    assert (found["coingecko"][0], found["disk"][0]) == ("FAIL", "FAIL")
+    assert [found[check][0] for check in ("coingecko", "s3", "disk")] == ["FAIL"] * 3
     assert f"{tmp_path}/file/archive" in found["disk"][1]
+    assert healthy.objects() == {}
 
 
 @pytest.mark.usefixtures("healthy", "pool")

@@ -26,11 +26,7 @@ LISTED = 40
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """Read options such as ``move_1h.sigmas=5``.
-
-    Raises:
-        InvalidAction: One is not a key and a value.
-    """
+    """Read options such as ``move_1h.sigmas=5``."""
     changes = {}
     for text in texts:
         key, _, value = text.partition("=")
@@ -51,24 +47,9 @@ def backtest(
     rules: RuleBook,
     changes: Mapping[str, Any],
     chart: Path,
-    console: Console,
 ) -> None:
-    """Show the alerts that rules raise in the last days; older values only teach the typical move.
-
-    Args:
-        values: Of one coin, in the order of time.
-        coin: CoinGecko id.
-        currency: Quote currency.
-        days: How many days before the newest value count.
-        rules: The present rules.
-        changes: Values of rules by key, to compare with the present ones.
-        chart: File for the chart, PNG or SVG.
-        console: Shows the results.
-
-    Raises:
-        InvalidAction: There are no values, or the chart cannot be written.
-        SettingsError: The rules do not allow a change.
-    """
+    """Show the alerts that rules, and changed rules, raise on a coin's values in the last days of them."""
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     file_format = chart.suffix.removeprefix(".").lower()
     if file_format not in ("png", "svg"):
         raise InvalidAction(f"--chart {chart}: the file has to end in .png or .svg")
@@ -83,8 +64,7 @@ def backtest(
         books[", ".join(f"{key}={value}" for key, value in changes.items())] = rules.changed(coin, changes)
     results = {}
     for name, book in books.items():
-        with console.status(name):
-            result = simulate(values, coin, currency, book)
+        result = simulate(values, coin, currency, book)
         results[name] = replace(result, transitions=[each for each in result.transitions if each.ts >= begin])
     console.print(_table(results, weeks))
     for name, result in results.items():

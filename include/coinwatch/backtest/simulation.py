@@ -20,8 +20,7 @@ class Simulation:
     """The result of one set of rules on past values.
 
     Attributes:
-        history: The accepted prices: columns ts (datetime64, UTC), price and sigma_variance (float64; as it was before
-            the row, NaN during the warm-up).
+        history: The statistics of the accepted prices, as `compute_statistics` returns them.
         transitions: In the order of time.
     """
 
@@ -38,7 +37,7 @@ def simulate(values: Sequence[Value], coin: str, currency: str, rules: RuleBook)
     """Decide on values of one coin, in the order of time, as if each had been polled live at its time."""
     accepted, transitions = _screen(values, coin, currency, rules)
     if not accepted:
-        return Simulation(pd.DataFrame(columns=["ts", "price", "sigma_variance"]), transitions)
+        return Simulation(pd.DataFrame(columns=["ts"]), transitions)
     prices = pd.DataFrame(
         {
             "coin": coin,
@@ -55,8 +54,7 @@ def simulate(values: Sequence[Value], coin: str, currency: str, rules: RuleBook)
     own = rules.for_coin(coin)
     observations = [observe({**row, "currency": currency, "age_minutes": None}, own) for row in to_records(statistics)]
     transitions += decide_all({}, observations, own)
-    history = statistics[["ts", "price"]].assign(sigma_variance=statistics["prior_variance"])
-    return Simulation(history, sorted(transitions, key=lambda each: (each.ts, each.note)))
+    return Simulation(statistics, sorted(transitions, key=lambda each: (each.ts, each.note)))
 
 
 def _screen(values: Sequence[Value], coin: str, currency: str, rules: RuleBook) -> tuple[list[Value], list[Transition]]:

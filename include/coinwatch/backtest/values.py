@@ -29,11 +29,8 @@ def csv_values(path: Path, coin: str, currency: str) -> list[Value]:
 
     If it has a column coin or currency, only matching lines count. Of two lines at one time a live one wins over one
     from history, and otherwise the later one.
-
-    Raises:
-        InvalidAction: It cannot be read, or has an unexpected line.
     """
-    prices: dict[datetime, tuple[bool, Decimal | None]] = {}
+    prices: dict[tuple[datetime, bool], Decimal | None] = {}
     try:
         # Spreadsheets put a byte order mark before the header line.
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -44,20 +41,20 @@ def csv_values(path: Path, coin: str, currency: str) -> list[Value]:
             for row in reader:
                 if row.get("coin", coin) != coin or row.get("currency", currency) != currency:
                     continue
-                ts, price, is_live = _read_line(row)
-                if is_live or not prices.get(ts, (False,))[0]:
-                    prices[ts] = is_live, price
+                ts, price = _read_line(row)
+                prices[ts, row.get("source") != "history"] = price
     except OSError as error:
         raise InvalidAction(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InvalidAction(f"{path} is not UTF-8 text; save it as UTF-8") from None
     except (ValueError, csv.Error) as error:
         raise InvalidAction(f"{path}, line {reader.line_num}: {error}") from None
-    return [Value(ts, price) for ts, (_, price) in sorted(prices.items())]
+    # A live one comes after one from history, and replaces it.
+    return [Value(ts, price) for ts, price in {ts: prices[ts, live] for ts, live in sorted(prices)}.items()]
 
 
-def _read_line(row: Mapping[str, str | None]) -> tuple[datetime, Decimal | None, bool]:
-    """Return time, price and whether it is live; an empty price is unknown."""
+def _read_line(row: Mapping[str, str | None]) -> tuple[datetime, Decimal | None]:
+    """Return time and price; an empty price is unknown."""
     timestamp, price = row["timestamp"], row["price"]
     if timestamp is None or price is None:
         raise ValueError("it has fewer fields than the header line")
@@ -65,7 +62,7 @@ def _read_line(row: Mapping[str, str | None]) -> tuple[datetime, Decimal | None,
         Decimal(price or "0")
     except InvalidOperation:
         raise ValueError(f"the price {price!r} is not a number; write for example 62000.5") from None
-    return parse_time(timestamp), _number(price), row.get("source") != "history"
+    return parse_time(timestamp), _number(price)
 
 
 def _number(text: str) -> Decimal | None:

@@ -34,11 +34,7 @@ SECRETS = {
 
 
 def check_secrets(environ: Mapping[str, str]) -> None:
-    """Check the secrets that `.env` sets.
-
-    Raises:
-        CoinwatchError: At least one is malformed; the message has a line for each and repeats no value.
-    """
+    """Check the secrets that `.env` sets; the error has a line for each that is malformed and repeats no value."""
     problems = [
         f"{name} in .env: {needed}; leave it empty to have one generated"
         for name, (pattern, needed) in SECRETS.items()
@@ -51,10 +47,8 @@ def check_secrets(environ: Mapping[str, str]) -> None:
 def keep_secrets(environ: Mapping[str, str], folder: Path) -> tuple[dict[str, str], list[str]]:
     """Return each secret: from `.env`, else from the volume, else a new one. All are written to the volume.
 
-    A new Fernet key is put before the old ones, so that what they encrypted stays readable.
-
-    Returns:
-        The values by variable, and the names of those that were generated.
+    A new Fernet key is put before the old ones, so that what they encrypted stays readable. Also returns the names of
+    those that were generated.
     """
     new, values, generated = new_airflow_secrets(), {}, []
     for name in SECRETS:

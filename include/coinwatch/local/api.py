@@ -33,20 +33,14 @@ class AirflowApi:
         content = self._ask("POST", "/auth/token", {"username": USER, "password": password})
         self._session.headers["Authorization"] = f"Bearer {content['access_token']}"
 
-    def add_pool(self, pool: dict[str, object]) -> None:
-        """Add a pool, unless there is one with this name."""
-        if pool["name"] not in {known["name"] for known in self._ask("GET", "/api/v2/pools")["pools"]}:
-            # A try without an answer may have added it.
-            self._ask("POST", "/api/v2/pools", pool, accepted=409)
-
     def import_errors(self) -> dict[str, str]:
         """Return the traceback of each Dag file that Airflow cannot import."""
         errors = self._ask("GET", "/api/v2/importErrors")["import_errors"]
         return {error["filename"]: error["stack_trace"] for error in errors}
 
-    def dags(self) -> set[str]:
-        """Return the ids of the Dags that Airflow knows."""
-        return {dag["dag_id"] for dag in self._ask("GET", "/api/v2/dags", limit=100)["dags"]}
+    def dags(self) -> dict[str, bool]:
+        """Return the ids of the Dags that Airflow knows, and whether each is paused."""
+        return {dag["dag_id"]: dag["is_paused"] for dag in self._ask("GET", "/api/v2/dags", limit=100)["dags"]}
 
     def unpause(self, dag_id: str) -> None:
         """Switch a Dag on."""
@@ -65,14 +59,14 @@ class AirflowApi:
         path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances"
         return self._ask("GET", path, limit=100)["task_instances"]
 
-    def _ask(self, method: str, path: str, body: object = None, *, accepted: int = 200, **query: str | int) -> Any:
+    def _ask(self, method: str, path: str, body: object = None, **query: str | int) -> Any:
         while True:
             try:
                 response = self._session.request(method, self._url + path, json=body, params=query, timeout=TIMEOUT)
             except requests.RequestException as error:
                 problem = type(error).__name__
             else:
-                if response.ok or response.status_code == accepted:
+                if response.ok:
                     return response.json()
                 problem = f"HTTP {response.status_code}"
                 if response.status_code < 500:

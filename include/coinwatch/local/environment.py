@@ -130,10 +130,7 @@ def sandbox_connections(first_port: int) -> dict[str, dict[str, object]]:
 
 
 def write_env_file(home: Path, variables: Mapping[str, str], *, live: bool) -> None:
-    """Write the variables as a shell reads them; only the owner can read the file.
-
-    In the sandbox it also unsets what `inherited` drops.
-    """
+    """Write the variables as a shell reads them; in the sandbox it also unsets what `inherited` drops."""
     path = home / "env"
     lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
     _write_private(path, _HEADER.format(path=shlex.quote(str(path))) + ("" if live else _UNSET) + lines)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from coinwatch.errors import CoinwatchError
 from coinwatch.local.api import AirflowApi
-from coinwatch.local.environment import POOL
 from coinwatch.local.processes import indent, tail
 from coinwatch.times import format_time, parse_time
 
@@ -53,13 +52,7 @@ class FirstHour:
     _said: set[tuple[object, ...]] = field(default_factory=set)
 
     def take_through(self) -> "Status":
-        """Trigger `ingest_prices`, and wait until every run has ended and no work is left.
-
-        Raises:
-            CoinwatchError: A Dag file cannot be imported, a run failed, a process ended, or it takes too long.
-            Interrupted: A signal came.
-        """
-        self.api.add_pool(POOL)
+        """Trigger `ingest_prices`, and wait until every run has ended and no work is left."""
         self._wait_for_dags()
         self.say("Airflow is up")
         since = parse_time(self.api.trigger(INGEST)["run_after"])
@@ -94,11 +87,13 @@ class FirstHour:
             if errors := self.api.import_errors():
                 texts = [f"{file}:\n{indent(trace)}" for file, trace in errors.items()]
                 raise CoinwatchError("Airflow cannot import these Dag files:\n" + "\n".join(texts))
-            if self.api.dags() >= set(FOLLOWED):
+            dags = self.api.dags()
+            if dags.keys() >= set(FOLLOWED):
                 break
             self.pause(f"the Dags {', '.join(FOLLOWED)}")
         for dag_id in FOLLOWED:
-            self.api.unpause(dag_id)
+            if dags[dag_id]:
+                self.api.unpause(dag_id)
 
     def _look(self, since: datetime) -> bool:
         """Print what happened since the last look; return whether a run is queued or running.

@@ -12,28 +12,25 @@ from coinwatch.local.environment import HOST
 
 
 def read_port(environ: Mapping[str, str], variable: str, default: int) -> int:
-    """Return the port that a variable of the environment sets; any user may listen on it.
-
-    Raises:
-        InvalidAction: Its value is not a port.
-    """
+    """Return the port that a variable of the environment sets; any user may listen on it."""
     text = environ.get(variable) or str(default)
     if not (text.isascii() and text.isdecimal() and 1024 <= int(text) <= 65535):
         raise InvalidAction(f"{variable}={text!r}: a port from 1024 to 65535 is needed")
     return int(text)
 
 
-def check_ports(ports: Mapping[str, int]) -> None:
-    """Check that the ports, by their purpose, are free.
-
-    Raises:
-        InvalidAction: One is not; the message has a line for each.
-    """
+def check_ports(page: int, sandbox: int | None) -> None:
+    """Check that Airflow's port and the sandbox's three are free; the error has a line for each that is not."""
+    ports = [("Airflow's page", page)]
+    if sandbox:
+        ports += [
+            (f"the sandbox's {name}", sandbox + offset) for offset, name in enumerate(("CoinGecko", "Slack", "S3"))
+        ]
     problems = []
-    for index, (purpose, port) in enumerate(ports.items()):
+    for purpose, port in ports:
         if port > 65535:
             problems.append(f"port {port} ({purpose}) does not exist: 65535 is the last")
-        elif port in list(ports.values())[:index]:
+        elif port == page and purpose != "Airflow's page":
             problems.append(f"port {port} ({purpose}) is needed twice")
         elif not _is_free(port):
             problems.append(f"port {port} ({purpose}) is in use{_by_process(port)}")

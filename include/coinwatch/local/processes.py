@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Self
@@ -31,13 +31,8 @@ _TICK = 0.1
 class Processes:
     """The processes of a run. On leaving the block none of them and none of their descendants is running any more.
 
-    Each has a session of its own, so that Ctrl-C reaches only this process, which then ends the others in order. On
-    Linux this process adopts orphans (as a "subreaper"), and therefore finds each descendant.
-
-    Args:
-        environ: The whole environment of each process.
-        logs: Folder of their logs, one file by name.
-        patience: As `PATIENCE`.
+    Each has a log of its own, and a session of its own, so that Ctrl-C reaches only this process, which then ends the
+    others in order. On Linux this process adopts orphans (as a "subreaper"), and therefore finds each descendant.
     """
 
     def __init__(self, environ: Mapping[str, str], logs: Path, patience: float = PATIENCE) -> None:
@@ -55,7 +50,21 @@ class Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        """End all processes, and then what they started: by SIGTERM, and by SIGKILL what does not end."""
+        end = time.monotonic() + self._patience
+        for process in self._running.values():
+            process.terminate()
+        for process in self._running.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, end - time.monotonic()))
+        _end_descendants(signal.SIGTERM, self._patience / 2)
+        if sys.platform != "linux":
+            # Orphans are not adopted here; those that stayed in their group can still be reached.
+            for process in self._running.values():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        if left := _end_descendants(signal.SIGKILL, self._patience):
+            raise CoinwatchError(f"these processes cannot be ended: {sorted(process.pid for process in left)}")
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._signal = self._signal or number
@@ -65,12 +74,7 @@ class Processes:
         self._running[name] = self._popen(command, self._log(name))
 
     def run(self, name: str, command: Sequence[str | Path], output: Path | None = None) -> None:
-        """Run a process to its end, with its output in a file.
-
-        Raises:
-            CoinwatchError: It failed, or another process ended meanwhile.
-            Interrupted: A signal came.
-        """
+        """Run a process to its end, with its output in a file."""
         process = self._popen(command, self._log(name), output)
         while process.poll() is None:
             self.wait(_TICK)
@@ -78,12 +82,7 @@ class Processes:
             raise CoinwatchError(_ended(name, process.returncode, self._log(name)))
 
     def wait(self, seconds: float) -> None:
-        """Wait while all processes run.
-
-        Raises:
-            CoinwatchError: One ended; the message has the end of its log.
-            Interrupted: A signal came.
-        """
+        """Wait while all processes run; raise if one ended or a signal came."""
         end = time.monotonic() + seconds
         while True:
             if self._signal is not None:
@@ -113,35 +112,18 @@ class Processes:
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - it makes one system call, and there is one thread
             )
 
-    def _stop(self) -> None:
-        for process in self._running.values():
-            process.terminate()
-        _until(lambda: all(process.poll() is not None for process in self._running.values()), self._patience)
-        _end_descendants(signal.SIGTERM, self._patience / 2)
-        if sys.platform != "linux":
-            # Orphans are not adopted here; those that stayed in their group can still be reached.
-            for process in self._running.values():
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        if not _end_descendants(signal.SIGKILL, self._patience):
-            raise CoinwatchError(
-                f"these processes cannot be ended: {sorted(process.pid for process in _descendants())}"
-            )
 
-
-def _end_descendants(number: int, seconds: float) -> bool:
-    """Send each descendant a signal once, also those that start meanwhile; return whether all ended in time."""
+def _end_descendants(number: int, seconds: float) -> set[psutil.Process]:
+    """Send each descendant a signal once, also those that start meanwhile; return those that did not end in time."""
     sent: set[psutil.Process] = set()
-
-    def are_gone() -> bool:
-        left = _descendants()
+    end = time.monotonic() + seconds
+    while (left := _descendants()) and time.monotonic() < end:
         for process in left - sent:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-        sent.update(left)
-        return not left
-
-    return _until(are_gone, seconds)
+        sent |= left
+        time.sleep(_TICK / 2)
+    return left
 
 
 def _descendants() -> set[psutil.Process]:
@@ -151,13 +133,6 @@ def _descendants() -> set[psutil.Process]:
             if process.status() != psutil.STATUS_ZOMBIE:
                 running.add(process)
     return running
-
-
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not (holds := condition()) and time.monotonic() < end:
-        time.sleep(_TICK / 2)
-    return holds
 
 
 def _end_with_parent() -> None:

@@ -2,11 +2,12 @@
 
 import fcntl
 import os
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from coinwatch.errors import CoinwatchError, Interrupted, InvalidAction
 from coinwatch.local import environment
 from coinwatch.local.api import AirflowApi
-from coinwatch.local.environment import BUCKET, HOST, SANDBOX_PORT, USER
+from coinwatch.local.environment import BUCKET, HOST, POOL, SANDBOX_PORT, USER
 from coinwatch.local.first_hour import FirstHour
 from coinwatch.local.ports import check_ports, read_port
 from coinwatch.local.processes import Processes, indent
@@ -37,8 +38,6 @@ _COMPONENTS = {
 _TRIGGERER = ["triggerer", "--skip-serve-logs"]
 """Starts after the first hour, which it would delay: no Dag of this project defers."""
 
-_SANDBOX = ("CoinGecko", "Slack", "S3")
-
 
 def run(
     settings: Settings,
@@ -50,7 +49,7 @@ def run(
     once: bool,
     limit: float = 900.0,
 ) -> int:
-    """Start everything, take the first hour through, and stay until a signal comes.
+    """Start everything, take the first hour through, and stay until a signal comes; return the exit status.
 
     When this returns or raises, nothing that it started is running any more.
 
@@ -61,40 +60,27 @@ def run(
         print_line: Prints a line.
         live: Use the real services, not the sandbox.
         once: End when the first hour went through.
-        limit: Seconds for the first hour, from the start of the processes to the report.
-
-    Returns:
-        Exit status: 0 if the first hour went through.
-
-    Raises:
-        InvalidAction: A setting, port or folder is wrong; nothing was started.
-        CoinwatchError: Something did not start or ended, or `once` is set and the first hour did not go through.
-        Interrupted: A signal came before the first hour was through.
+        limit: Seconds for the first hour.
     """
     settings = settings if live else sandbox_settings(settings)
     home = homes / ("live" if live else "sandbox")
     port = read_port(environ, "COINWATCH_PORT", 8080)
-    sandbox_port = read_port(environ, "COINWATCH_SANDBOX_PORT", SANDBOX_PORT)
-    sandbox = {} if live else {service: sandbox_port + offset for offset, service in enumerate(_SANDBOX)}
+    sandbox_port = None if live else read_port(environ, "COINWATCH_SANDBOX_PORT", SANDBOX_PORT)
     load_rules(settings.config)
     for folder in (home, settings.data_dir):
         _check_writable(folder)
     with _only_one(home):
-        check_ports({"Airflow's page": port} | {f"the sandbox's {name}": number for name, number in sandbox.items()})
-        # Only the environment configures Airflow: files of an earlier version do not.
-        for name in ("airflow.cfg", "config/airflow_local_settings.py"):
-            (home / name).unlink(missing_ok=True)
+        check_ports(port, sandbox_port)
         variables = environment.airflow_variables(home, port, environ)
-        if not live:
+        if sandbox_port:
             variables |= environment.sandbox_variables(settings.data_dir, sandbox_port)
         environment.write_env_file(home, variables, live=live)
-        password = environment.keep_password(home)
         what = "with the real services" if live else "in the sandbox: ALL PRICES ARE SIMULATED"
         print_line(f"Coinwatch {what}. Data goes to {settings.data_dir}")
         try:
             with Processes(environment.inherited(environ, live=live) | variables, home / "logs") as processes:
-                local = _Run(settings, home, password, port, sandbox, limit, processes, print_line)
-                status = local.take_first_hour_through(once=once)
+                local = _Run(settings, home, environment.keep_password(home), port, sandbox_port, processes, print_line)
+                status = local.take_first_hour_through(limit, once=once)
                 return status if once else local.stay(status)
         finally:
             print_line("every process that was started has ended")
@@ -135,18 +121,17 @@ def _check_writable(folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run, from the start of its processes on; `sandbox` has the port of each stand-in service."""
+    """A run, from the start of its processes on."""
 
     settings: Settings
     home: Path
     password: str
     port: int
-    sandbox: Mapping[str, int]
-    limit: float
+    sandbox_port: int | None
     processes: Processes
     print_line: Callable[[str], None]
 
-    def take_first_hour_through(self, *, once: bool) -> int:
+    def take_first_hour_through(self, limit: float, *, once: bool) -> int:
         """Start everything and take the first hour through; return the exit status."""
         began = time.monotonic()
 
@@ -154,9 +139,9 @@ class _Run:
             self.print_line(f"{time.monotonic() - began:5.0f} s  {text}")
 
         def pause(what: str) -> None:
-            if time.monotonic() > began + self.limit:
+            if time.monotonic() > began + limit:
                 raise CoinwatchError(
-                    f"no end after {self.limit / 60:.0f} minutes, waiting for {what}. The logs are in "
+                    f"no end after {limit / 60:.0f} minutes, waiting for {what}. The logs are in "
                     f"{self.home / 'logs'}; `coinwatch run --limit` sets a longer time for a slow machine"
                 )
             self.processes.wait(1)
@@ -165,27 +150,30 @@ class _Run:
         api = AirflowApi(f"http://{HOST}:{self.port}", pause)
         try:
             api.log_in(self.password)
-            result = FirstHour(api, self.home / "logs", pause, say, self._read_status).take_through()
-        except Interrupted:
-            raise
+            status = FirstHour(api, self.home / "logs", pause, say, self._read_status).take_through()
         except CoinwatchError as error:
+            if once or isinstance(error, Interrupted):
+                raise
             # Airflow stays up, so that the user can see what went wrong, unless a process ended.
             self.processes.wait(0)
-            if once:
-                raise
             say(f"the first hour did not go through: {error}")
             return error.exit_status
         say("the first hour went all the way through")
-        self.print_line("\n" + indent(format_status(result, self.settings)))
+        self.print_line("\n" + indent(format_status(status, self.settings)))
         return 0
 
     def _start(self, say: Callable[[str], None]) -> None:
-        if self.sandbox:
-            options = [f"--{service.lower()}-port={port}" for service, port in self.sandbox.items()]
-            folder = f"--data-dir={self.settings.data_dir}"
-            self.processes.start("sandbox", [*_COINWATCH, "sandbox", folder, f"--bucket={BUCKET}", *options])
+        if self.sandbox_port:
+            options = [f"--data-dir={self.settings.data_dir}", f"--port={self.sandbox_port}"]
+            self.processes.start("sandbox", [*_COINWATCH, "sandbox", *options])
         say("preparing Airflow's database")
         self.processes.run("db-migrate", [*_AIRFLOW, "db", "migrate"])
+        # Not by a request: one that writes while a task starts can block Airflow's API until SQLite's timeout.
+        with closing(sqlite3.connect(self.home / "airflow.db")) as database, database:
+            database.execute(
+                "INSERT OR IGNORE INTO slot_pool (pool, slots, description, include_deferred) VALUES (?, ?, ?, false)",
+                [POOL["name"], POOL["slots"], POOL["description"]],
+            )
         say("starting Airflow")
         for name, arguments in _COMPONENTS.items():
             self.processes.start(name, [*_AIRFLOW, *arguments])
@@ -202,8 +190,8 @@ class _Run:
         """Print the addresses, and wait for a signal; return the status."""
         self.processes.start("triggerer", [*_AIRFLOW, *_TRIGGERER])
         lines = [f"Airflow   http://localhost:{self.port}  user {USER}, password {self.password}"]
-        if self.sandbox:
-            lines.append(f"Sandbox   http://{HOST}:{self.sandbox['CoinGecko']}/")
+        if self.sandbox_port:
+            lines.append(f"Sandbox   http://{HOST}:{self.sandbox_port}/")
         lines += [f"Logs      {self.home / 'logs'}", f"Shell     set -a; . {self.home / 'env'}; set +a"]
         self.print_line(indent("\n".join(lines)) + "\nCtrl-C ends everything.")
         try:

@@ -25,7 +25,6 @@ POINT_DELAY = timedelta(seconds=41, milliseconds=331)
 """Points of the history are near their hour, or five minutes, and not on it."""
 
 DAY = timedelta(days=1)
-MINUTE = timedelta(minutes=1)
 HISTORY_MAX = timedelta(days=365)
 
 TURNOVER = 0.019
@@ -43,6 +42,8 @@ class CoinGeckoSandbox(SandboxServer):
         requests: The requests so far, oldest first.
         faults: The faults that are switched on; of several, the first one that concerns a request counts.
     """
+
+    name = "CoinGecko"
 
     def __init__(self, market: Market, *, clock: Callable[[], datetime], port: int = 0, host: str = HOST) -> None:
         super().__init__(clock, port, host)
@@ -66,11 +67,7 @@ class CoinGeckoSandbox(SandboxServer):
         return f"{self.origin}/api/v3"
 
     def fail(self, kind: str, **options: Any) -> None:
-        """Switch a fault on; the options are the other attributes of ``Fault``.
-
-        Raises:
-            ValueError: The kind or an option is unknown.
-        """
+        """Switch a fault on; the options are the other attributes of ``Fault``."""
         self.faults.append(Fault(kind, **{"since": self.clock(), **options}))
 
     def recover(self) -> None:
@@ -100,8 +97,8 @@ class CoinGeckoSandbox(SandboxServer):
         self.requests.append(request)
         g.fault = fault = self._next_fault(request.path)
         now = self.clock()
-        g.priced_at = fault.since if fault is not None and fault.since and fault.kind in FROZEN else now
-        g.updated_at = (g.priced_at if fault is not None and fault.kind == "feed_frozen" else now) - DATA_AGE
+        g.priced_at = fault.since if fault and fault.since and fault.kind in FROZEN else now
+        g.updated_at = (g.priced_at if fault and fault.kind == "feed_frozen" else now) - DATA_AGE
 
     def _after(self, response: flask.Response) -> flask.Response:
         if g.get("fault"):
@@ -120,24 +117,30 @@ class CoinGeckoSandbox(SandboxServer):
 
     def _simple_price(self) -> dict[str, Any]:
         currencies = [currency for currency in _required("vs_currencies").split(",") if currency in CURRENCIES]
-        prices = {coin: self.market.price_at(coin, g.priced_at) for coin in _required("ids").split(",")}
-        return {coin: self._quote(coin, price, currencies) for coin, price in prices.items() if price is not None}
+        prices = self._prices(_required("ids"))
+        return {coin: self._quote(coin, price, currencies) for coin, price in prices.items()}
+
+    def _prices(self, coins: str) -> dict[str, float]:
+        """Return the live price of each known coin of a list, in US dollars."""
+        prices = {coin: self.market.price_at(coin, g.priced_at) for coin in coins.split(",")}
+        return {coin: price for coin, price in prices.items() if price is not None}
 
     def _quote(self, coin: str, price: float, currencies: list[str]) -> dict[str, Any]:
-        def wants(name: str) -> bool:
-            return flask.request.args.get(f"include_{name}") == "true"
-
+        given = flask.request.args
         quote: dict[str, Any] = {}
         for currency in currencies:
             value = price * CURRENCIES[currency]
-            quote[currency] = value if flask.request.args.get("precision") == "full" else _rounded(value)
-            if wants("market_cap"):
-                quote[f"{currency}_market_cap"] = value * _about(coin).supply
-            if wants("24hr_vol"):
-                quote[f"{currency}_24h_vol"] = value * _about(coin).supply * TURNOVER
-            if wants("24hr_change"):
-                quote[f"{currency}_24h_change"] = self._change_pct(coin, price)
-        if wants("last_updated_at"):
+            market_cap = value * _about(coin).supply
+            quote[currency] = value if given.get("precision") == "full" else _rounded(value)
+            extras = {
+                "market_cap": ("market_cap", market_cap),
+                "24hr_vol": ("24h_vol", market_cap * TURNOVER),
+                "24hr_change": ("24h_change", self._change_pct(coin, price)),
+            }
+            for asked, (name, extra) in extras.items():
+                if given.get(f"include_{asked}") == "true":
+                    quote[f"{currency}_{name}"] = extra
+        if given.get("include_last_updated_at") == "true":
             quote["last_updated_at"] = int(g.updated_at.timestamp())
         return quote
 
@@ -147,9 +150,8 @@ class CoinGeckoSandbox(SandboxServer):
 
     def _markets(self) -> flask.Response:
         rate = _rate()
-        coins = flask.request.args.get("ids", ",".join(self.market.coins)).split(",")
-        prices = [(coin, self.market.price_at(coin, g.priced_at)) for coin in coins]
-        items = [self._item(coin, price, rate) for coin, price in prices if price is not None]
+        prices = self._prices(flask.request.args.get("ids", ",".join(self.market.coins)))
+        items = [self._item(coin, price, rate) for coin, price in prices.items()]
         return flask.jsonify(sorted(items, key=lambda item: item["market_cap"], reverse=True))
 
     def _item(self, coin: str, price: float, rate: float) -> dict[str, Any]:
@@ -196,7 +198,7 @@ def _point_times(start: datetime, end: datetime, now: datetime) -> list[datetime
 
     The points of a window of more than 90 days are at midnight, those of the last day five minutes apart.
     """
-    touches_now = end >= now - MINUTE
+    touches_now = end >= now - timedelta(minutes=1)
     if end - start > timedelta(days=90):
         step, delay = DAY, timedelta()
     elif end - start <= DAY and touches_now:

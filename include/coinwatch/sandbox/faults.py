@@ -69,36 +69,22 @@ ERRORS: dict[str, tuple[int, Any]] = {
 }
 """Error answers in the shapes that CoinGecko gives them: name → status and body."""
 
-MISHAPS = (
-    "price_null",
-    "price_times",
-    "price_old",
-    "coin_missing",
-    "broken_json",
-    "connection_lost",
-    "connection_refused",
-    "slow",
-)
-"""What happens to a good answer."""
-
 FROZEN = ("feed_frozen", "price_frozen")
 """Feeds without new prices: with the time of their last price, or with the present time."""
 
 LIVE_KINDS = ("price_null", "price_times", "price_old", "coin_missing", *FROZEN)
 """Faults of ``/simple/price`` only."""
 
-KINDS = (*ERRORS, *MISHAPS, *FROZEN)
+KINDS = (*ERRORS, *LIVE_KINDS, "broken_json", "connection_lost", "connection_refused", "slow")
 
 
 def error_response(kind: str, retry_after: float | None = None) -> Response:
     """Return an error by its name in ``ERRORS``."""
     status, body = ERRORS[kind]
-    if not isinstance(body, str):
-        body, content_type = json.dumps(body), "application/json; charset=utf-8"
-    elif kind == "page_under_200":
-        content_type = "application/json; charset=utf-8"
-    else:
+    if isinstance(body, str):
         content_type = "text/html; charset=UTF-8" if body.startswith("<") else "text/plain; charset=utf-8"
+    else:
+        body, content_type = json.dumps(body), "application/json; charset=utf-8"
     headers = {"Content-Type": content_type}
     if retry_after is not None:
         headers["Retry-After"] = f"{retry_after:g}"
@@ -110,7 +96,7 @@ class Fault:
     """A fault that is switched on.
 
     Attributes:
-        kind: A name of ``ERRORS``, ``MISHAPS`` or ``FROZEN``.
+        kind: One of ``KINDS``.
         times: How many answers it still changes; None means all.
         path: Only requests whose path contains this.
         retry_after: Seconds that an error asks to wait.
@@ -140,8 +126,6 @@ class Fault:
 
     def apply(self, response: flask.Response) -> flask.Response:
         """Return what becomes of a good answer."""
-        if self.kind in FROZEN:
-            return response
         if self.kind in ERRORS:
             return error_response(self.kind, self.retry_after)
         body = response.get_data()
@@ -155,9 +139,7 @@ class Fault:
         return Response(response.status_code, body, headers, delay=delay, cut_after=cut_after)
 
     def _changed(self, content: dict[str, Any]) -> dict[str, Any]:
-        quote = content.get(self.coin)
-        if not isinstance(quote, dict):
-            return content
+        quote = content.get(self.coin, {})
         # Currencies have no underscore in them, and all other fields do.
         prices = [name for name in quote if "_" not in name]
         if self.kind == "price_null":
@@ -167,5 +149,5 @@ class Fault:
         elif self.kind == "price_old" and "last_updated_at" in quote:
             quote["last_updated_at"] -= int(self.seconds)
         elif self.kind == "coin_missing":
-            del content[self.coin]
+            content.pop(self.coin, None)
         return content

@@ -1,4 +1,4 @@
-"""Serve HTTP on loopback in a thread, by Flask and werkzeug, with the faults of a real network."""
+"""Serve HTTP in a thread, by Flask and werkzeug, with the faults of a real network."""
 
 import socket
 import threading
@@ -10,16 +10,7 @@ import flask
 from werkzeug.http import http_date
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from coinwatch.errors import CoinwatchError
-
 HOST = "127.0.0.1"
-
-
-class CannotListen(CoinwatchError):
-    """A port is taken or not allowed; the message names it."""
-
-    retryable = False
-    exit_status = 2
 
 
 class Request(NamedTuple):
@@ -50,28 +41,23 @@ class Response(flask.Response):
         cut_after: int | None = None,
     ) -> None:
         super().__init__(body, status)
-        # Flask's default type would say more than a test server or a broken service does.
+        # Flask's default type would say more than a broken service does.
         self.headers.remove("Content-Type")
         self.headers.update(headers or {})
         self.delay = delay
         self.cut_after = cut_after
 
 
-class Server:
-    """A WSGI application that listens on a port until the block is left."""
+class SandboxServer:
+    """A Flask application that listens on a port until the block is left.
 
-    def __init__(
-        self,
-        application: Callable[..., Any],
-        clock: Callable[[], datetime] | None = None,
-        port: int = 0,
-        host: str = HOST,
-    ) -> None:
-        """Take a port, 0 is any free one; the clock is for the header ``Date``.
+    A subclass adds routes to ``app`` or overrides ``respond``.
+    """
 
-        Raises:
-            CannotListen: The port is taken or not allowed.
-        """
+    name = "server"
+
+    def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0, host: str = HOST) -> None:
+        """Take a port, 0 is any free one; the clock is for the header ``Date``."""
         now = clock or (lambda: datetime.now(UTC))
 
         class Handler(WSGIRequestHandler):
@@ -83,10 +69,15 @@ class Server:
             def log(self, *_: Any) -> None:
                 """Log no requests: the services keep them."""
 
-        with _listen(port, host) as listener:
+        self.app = flask.Flask(__name__, static_folder=None)
+        self.app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
+        self.app.after_request(self._send)
+        for status in (404, 405):
+            self.app.errorhandler(status)(lambda _: self.respond(current_request()))
+        with self._listen(port, host) as listener:
             self.port: int = listener.getsockname()[1]
             self._server = make_server(
-                host, self.port, application, threaded=True, request_handler=Handler, fd=listener.fileno()
+                host, self.port, self.app, threaded=True, request_handler=Handler, fd=listener.fileno()
             )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._closing = threading.Event()
@@ -108,18 +99,6 @@ class Server:
         self._server.server_close()
         self._thread.join()
 
-
-class SandboxServer(Server):
-    """A Flask application on loopback; a subclass adds routes to ``app`` or overrides ``respond``."""
-
-    def __init__(self, clock: Callable[[], datetime] | None = None, port: int = 0, host: str = HOST) -> None:
-        self.app = flask.Flask(__name__, static_folder=None)
-        self.app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it
-        self.app.after_request(self._send)
-        for status in (404, 405):
-            self.app.errorhandler(status)(lambda _: self.respond(current_request()))
-        super().__init__(self.app, clock, port, host)
-
     def respond(self, request: Request) -> flask.Response:
         """Answer a request that no route matches."""
         return Response(404, f"nothing is at {request.path}")
@@ -131,6 +110,19 @@ class SandboxServer(Server):
             if response.cut_after is not None:
                 _hang_up(response, response.cut_after)
         return response
+
+    def _listen(self, port: int, host: str) -> socket.socket:
+        """Take a port here, because werkzeug ends the process when it is taken."""
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(128)
+        except (OSError, OverflowError) as error:
+            listener.close()
+            text = f"{self.name}: cannot listen on port {port} ({error})"
+            raise OSError(f"{text}. End what uses it, or choose other ports with --port") from None
+        return listener
 
 
 def current_request() -> Request:
@@ -147,17 +139,3 @@ def _hang_up(response: flask.Response, after: int) -> None:
         head = f"HTTP/1.1 {response.status}\r\n{response.headers}"
         connection.sendall(head.encode() + response.get_data()[:after])
     connection.shutdown(socket.SHUT_RDWR)
-
-
-def _listen(port: int, host: str) -> socket.socket:
-    """Take a port here, because werkzeug ends the process when it is taken."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
-        raise CannotListen(f"cannot listen on port {port} ({reason})") from None
-    return listener

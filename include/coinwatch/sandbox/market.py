@@ -4,16 +4,14 @@ import csv
 import hashlib
 import json
 import math
-import threading
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from coinwatch.files import replace_file
 from coinwatch.times import format_time, parse_time
@@ -64,8 +62,7 @@ COINS = {
 class SimulatedMarket:
     """Prices with calm and volatile times and an occasional jump; Bitcoin falls at a given moment.
 
-    Prices depend on the distance to that moment, so everybody sees the same ones whatever the clock says. May be used
-    from several threads.
+    Prices depend on the distance to that moment, so everybody sees the same ones whatever the clock says.
 
     Attributes:
         falls_at: When Bitcoin falls, by ``FALL``.
@@ -78,31 +75,22 @@ class SimulatedMarket:
     def __init__(self, falls_at: datetime) -> None:
         self.falls_at = falls_at
         self.drops: list[datetime] = []
-        self._path: Path | None = None
-        self._lock = threading.Lock()
-        self._paths = lru_cache(maxsize=None)(self._make_path)
-        self._starts: dict[str, dict[int, float]] = {coin: {0: 0.0} for coin in COINS}
+        self._file: Path | None = None
 
     @classmethod
     def kept_in(cls, path: Path, now: datetime) -> "SimulatedMarket":
-        """Return the market of a file, so that the next start continues it; a new one falls now.
-
-        Raises:
-            ValueError: The file is damaged.
-        """
-        if not path.exists():
-            market = cls(now)
-        else:
+        """Return the market of a file, so that the next start continues it; a new one falls now."""
+        market = cls(now)
+        market._file = path
+        if path.exists():
             try:
                 kept = json.loads(path.read_bytes())
-                market = cls(parse_time(kept["falls_at"]))
-                market.drops = [parse_time(time) for time in kept.get("drops", [])]
+                market.falls_at = parse_time(kept["falls_at"])
+                market.drops = [parse_time(time) for time in kept["drops"]]
             except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(
-                    f"{path} is damaged ({error!r}): remove the folder {path.parent} to start anew"
-                ) from None
-        market._path = path
-        market._save()
+                raise ValueError(f"{path} is damaged ({error!r}): remove the folder to start anew") from None
+        else:
+            market._save()
         return market
 
     def drop(self, at: datetime) -> None:
@@ -111,10 +99,9 @@ class SimulatedMarket:
         self._save()
 
     def _save(self) -> None:
-        if self._path is not None:
-            drops = [format_time(at) for at in self.drops]
-            kept = {"falls_at": format_time(self.falls_at), "drops": drops}
-            replace_file(self._path, json.dumps(kept).encode())
+        if self._file is not None:
+            kept = {"falls_at": format_time(self.falls_at), "drops": [format_time(at) for at in self.drops]}
+            replace_file(self._file, json.dumps(kept).encode())
 
     def price_at(self, coin: str, moment: datetime) -> float | None:
         """Return the price in US dollars; None for an unknown coin."""
@@ -122,52 +109,49 @@ class SimulatedMarket:
             return None
         steps = (moment - self.falls_at) / STEP
         whole = math.floor(steps)
-        with self._lock:
-            here, there = self._level(coin, whole), self._level(coin, whole + 1)
+        here, there = _level(coin, whole), _level(coin, whole + 1)
         noise = 0.0003 * (_digest(coin, math.floor(steps * 5)) / 2**63 - 1)
         price = COINS[coin].price * math.exp(here + (there - here) * (steps - whole) + noise)
         if coin == "bitcoin":
             price *= (1 - FALL if steps >= 0 else 1) * (1 - DROP) ** sum(at <= moment for at in self.drops)
         return price
 
-    def _level(self, coin: str, step: int) -> float:
-        """Return the log price on the grid; it is 0 at the fall."""
-        day, rest = divmod(step, STEPS_PER_DAY)
-        return self._day_start(coin, day) + float(self._paths(coin, day)[rest])
 
-    def _day_start(self, coin: str, day: int) -> float:
-        # The known days are consecutive, around the fall.
-        starts = self._starts[coin]
-        while day not in starts:
-            if day > 0:
-                last = max(starts)
-                starts[last + 1] = starts[last] + float(self._paths(coin, last)[-1])
-            else:
-                first = min(starts)
-                starts[first - 1] = starts[first] - float(self._paths(coin, first - 1)[-1])
-        return starts[day]
+def _level(coin: str, step: int) -> float:
+    """Return the log price on the grid; it is 0 at the fall."""
+    day, rest = divmod(step, STEPS_PER_DAY)
+    return _day_start(coin, day) + _day(coin, day)[rest]
 
-    def _make_path(self, coin: str, day: int) -> npt.NDArray[np.float64]:
-        """Return the log price on the grid of a day, from 0 on; volatility persists over five days."""
-        volatility = float(np.mean([_random(coin, day - back).normal() for back in range(5)]))
-        random = _random(coin, day)
-        random.normal()
-        moves = random.normal(size=STEPS_PER_DAY) / math.sqrt(STEPS_PER_HOUR)
-        if day in STAGED_MOVES:
-            moves *= STAGED_MOVES[day]
-        else:
-            moves *= HOURLY_MOVE * math.exp(0.9 * volatility)
-            if random.random() < 0.1:
-                moves[random.integers(STEPS_PER_DAY)] += random.choice([-1, 1]) * random.uniform(0.015, 0.03)
-        if day == -1:
-            # A slow decline only, so that the fall has the same size against every price of the last hours.
-            moves[-2 * STEPS_PER_HOUR :] *= 0.2
-            moves[-2 * STEPS_PER_HOUR :] -= SLIP
-        if day in {-1, 0}:
-            # Back to its start every six hours, so that the fall is the only move of these days.
-            blocks = moves.reshape(4, -1)
-            moves = (blocks - blocks.mean(axis=1, keepdims=True)).ravel()
-        return np.concatenate([[0.0], np.cumsum(moves)])
+
+@cache
+def _day_start(coin: str, day: int) -> float:
+    if day < 0:
+        return -sum(_day(coin, number)[-1] for number in range(day, 0))
+    return sum(_day(coin, number)[-1] for number in range(day))
+
+
+@cache
+def _day(coin: str, day: int) -> list[float]:
+    """Return the log price on the grid of a day, from 0 on; volatility persists over five days."""
+    volatility = float(np.mean([_random(coin, day - back).normal() for back in range(5)]))
+    random = _random(coin, day)
+    random.normal()
+    moves = random.normal(size=STEPS_PER_DAY) / math.sqrt(STEPS_PER_HOUR)
+    if day in STAGED_MOVES:
+        moves *= STAGED_MOVES[day]
+    else:
+        moves *= HOURLY_MOVE * math.exp(0.9 * volatility)
+        if random.random() < 0.1:
+            moves[random.integers(STEPS_PER_DAY)] += random.choice([-1, 1]) * random.uniform(0.015, 0.03)
+    if day == -1:
+        # A slow decline only, so that the fall has the same size against every price of the last hours.
+        moves[-2 * STEPS_PER_HOUR :] *= 0.2
+        moves[-2 * STEPS_PER_HOUR :] -= SLIP
+    if day in {-1, 0}:
+        # Back to its start every six hours, so that the fall is the only move of these days.
+        blocks = moves.reshape(4, -1)
+        moves = (blocks - blocks.mean(axis=1, keepdims=True)).ravel()
+    return [0.0, *np.cumsum(moves).tolist()]
 
 
 def _random(coin: str, day: int) -> np.random.Generator:
@@ -190,11 +174,7 @@ class RecordedMarket:
 
     @classmethod
     def from_csv(cls, path: Path, coin: str) -> "RecordedMarket":
-        """Read a CSV file ``timestamp,price`` with a header line.
-
-        Raises:
-            ValueError: A column is missing or a line is damaged.
-        """
+        """Read a CSV file ``timestamp,price`` with a header line."""
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             try:

@@ -31,14 +31,18 @@ class Sandbox(NamedTuple):
         self.coingecko.recover()
         self.coingecko.fail(kind, **options)
 
-    def drop(self) -> None:
+    def fall(self) -> None:
         """Let Bitcoin fall; recorded prices stay what they are."""
         if isinstance(self.coingecko.market, SimulatedMarket):
             self.coingecko.market.drop(self.coingecko.clock())
 
-    def stop(self, service: SlackSandbox | S3Sandbox) -> None:
-        """Let a service answer 503."""
-        service.is_down = True
+    def stop_slack(self) -> None:
+        """Let Slack answer 503."""
+        self.slack.is_down = True
+
+    def stop_s3(self) -> None:
+        """Let S3 answer 503."""
+        self.s3.is_down = True
 
     def recover(self) -> None:
         """End all faults and outages; what the market did stays."""
@@ -51,25 +55,24 @@ class Sandbox(NamedTuple):
             since = f" since {format_time(fault.since)}" if fault.since else ""
             times = f", for {fault.times} more answers" if fault.times else ""
             yield f"CoinGecko: {fault.kind}{since}{times}"
-        if self.slack.is_down:
-            yield "Slack: answers 503"
-        if self.s3.is_down:
-            yield "S3: answers 503"
+        for service in (self.slack, self.s3):
+            if service.is_down:
+                yield f"{service.name}: answers 503"
         if isinstance(self.coingecko.market, SimulatedMarket):
             for at in self.coingecko.market.drops:
                 yield f"Market: Bitcoin fell by {DROP:.0%} at {format_time(at)} (stays)"
 
 
 SCENARIOS: dict[str, tuple[str, Callable[[Sandbox], None]]] = {
-    "fall": (f"Bitcoin falls by {DROP:.0%}", Sandbox.drop),
+    "fall": (f"Bitcoin falls by {DROP:.0%}", Sandbox.fall),
     "frozen": ("The price feed freezes", lambda sandbox: sandbox.fail_coingecko("feed_frozen")),
     "rate-limited": (
         f"CoinGecko answers 429, Retry-After {RETRY_AFTER} s",
         lambda sandbox: sandbox.fail_coingecko("rate_limited", retry_after=RETRY_AFTER),
     ),
     "coingecko-down": ("CoinGecko is down", lambda sandbox: sandbox.fail_coingecko("unavailable")),
-    "slack-down": ("Slack is down", lambda sandbox: sandbox.stop(sandbox.slack)),
-    "s3-down": ("S3 is down", lambda sandbox: sandbox.stop(sandbox.s3)),
+    "slack-down": ("Slack is down", Sandbox.stop_slack),
+    "s3-down": ("S3 is down", Sandbox.stop_s3),
     "recover": ("All well again", Sandbox.recover),
 }
 """Title and effect of each button, by name."""
@@ -79,21 +82,19 @@ def add_page(sandbox: Sandbox) -> None:
     """Serve the page and the scenarios from CoinGecko's and Slack's ports."""
 
     def page() -> flask.Response:
-        messages = [(message["received_at"], shown(message["payload"])) for message in reversed(sandbox.slack.messages)]
         content = flask.render_template(
             "sandbox.html",
             kind=sandbox.coingecko.market.kind,
             active=list(sandbox.active()),
             scenarios=SCENARIOS,
-            messages=messages,
+            messages=[(each["received_at"], shown(each["payload"])) for each in reversed(sandbox.slack.messages)],
         )
         return flask.make_response(content, _HEADERS)
 
     def start(name: str) -> Any:
         if name not in SCENARIOS:
             return {"error": f"unknown scenario {name!r}; known are {', '.join(SCENARIOS)}"}, 404
-        _, begin = SCENARIOS[name]
-        begin(sandbox)
+        SCENARIOS[name][1](sandbox)
         return flask.redirect("/", 303)
 
     for app in (sandbox.coingecko.app, sandbox.slack.app):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from coinwatch.sandbox.coingecko import CoinGeckoSandbox
-from coinwatch.sandbox.http import HOST, CannotListen
+from coinwatch.sandbox.http import HOST
 from coinwatch.sandbox.market import Market, RecordedMarket, SimulatedMarket
 from coinwatch.sandbox.s3 import S3Sandbox
 from coinwatch.sandbox.scenarios import Sandbox, add_page
@@ -18,7 +18,9 @@ from coinwatch.sandbox.slack import SlackSandbox
 
 log = logging.getLogger(__name__)
 
-PORTS = {"coingecko": 8481, "slack": 8482, "s3": 8483}
+PORT = 8481
+"""CoinGecko's; Slack and S3 have the two ports after it."""
+
 BUCKET = "coinwatch-sandbox"
 
 
@@ -31,33 +33,26 @@ def start_sandbox(
     market: Market,
     *,
     clock: Callable[[], datetime],
-    ports: Sequence[int] = (0, 0, 0),
+    port: int = 0,
     host: str = HOST,
-    bucket: str = BUCKET,
     folder: Path | None = None,
 ) -> Iterator[Sandbox]:
-    """Run all services until the block is left.
+    """Run CoinGecko, Slack and S3 until the block is left.
 
     Args:
         market: Where the prices come from.
         clock: The services' time.
-        ports: Of CoinGecko, Slack and S3; 0 is any free port.
+        port: The first of three; 0 is any free one for each.
         host: Where they listen.
-        bucket: The S3 bucket that exists.
         folder: Keeps messages and objects; without one they are lost at the end.
-
-    Raises:
-        CannotListen: A port is taken or not allowed; the message names the service.
-        ValueError: S3 does not allow the bucket's name, or a kept file is damaged.
     """
-    kept = (folder / "slack.jsonl", folder / "s3.db") if folder else (None, None)
-    with contextlib.ExitStack() as services:
-        with _named("CoinGecko"):
-            coingecko = services.enter_context(CoinGeckoSandbox(market, clock=clock, port=ports[0], host=host))
-        with _named("Slack"):
-            slack = services.enter_context(SlackSandbox(clock=clock, port=ports[1], kept_in=kept[0], host=host))
-        with _named("S3"):
-            s3 = services.enter_context(S3Sandbox(bucket, port=ports[2], kept_in=kept[1], host=host))
+    ports = [port + number if port else 0 for number in range(3)]
+    messages, objects = (folder / "slack.jsonl", folder / "s3.db") if folder else (None, None)
+    with (
+        CoinGeckoSandbox(market, clock=clock, port=ports[0], host=host) as coingecko,
+        SlackSandbox(clock=clock, port=ports[1], kept_in=messages, host=host) as slack,
+        S3Sandbox(BUCKET, port=ports[2], kept_in=objects, host=host) as s3,
+    ):
         sandbox = Sandbox(coingecko, slack, s3)
         add_page(sandbox)
         log.info("CoinGecko (%s prices): %s", market.kind, coingecko.url)
@@ -67,36 +62,16 @@ def start_sandbox(
         yield sandbox
 
 
-@contextlib.contextmanager
-def _named(service: str) -> Iterator[None]:
-    """Name the service whose port is taken."""
-    try:
-        yield
-    except CannotListen as error:
-        raise CannotListen(
-            f"{service}: {error}. End what uses it, or choose another one with --{service.lower()}-port"
-        ) from None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the services until SIGTERM or SIGINT.
-
-    Returns:
-        Exit status: 2 if a port is taken or a file is unreadable.
-    """
+    """Run the services until SIGTERM or SIGINT; return 2 if a port is taken or a file is unreadable."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder that keeps messages and objects")
-    for service, port in PORTS.items():
-        parser.add_argument(f"--{service}-port", type=int, default=port)
+    parser.add_argument("--port", type=int, default=PORT, help="CoinGecko's; Slack and S3 have the two after it (8481)")
     parser.add_argument("--host", default=HOST, help="address to listen on (127.0.0.1); 0.0.0.0 in a container")
-    parser.add_argument("--bucket", default=BUCKET, help="the S3 bucket that exists")
     parser.add_argument("--prices", type=Path, help="play Bitcoin from this CSV (timestamp,price), not a simulation")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="sandbox: %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    folder, ports = options.data_dir, (options.coingecko_port, options.slack_port, options.s3_port)
+    folder = options.data_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
         market: Market = (
@@ -104,10 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.prices
             else SimulatedMarket.kept_in(folder / "market.json", _now())
         )
-        with start_sandbox(market, clock=_now, ports=ports, host=options.host, bucket=options.bucket, folder=folder):
+        with start_sandbox(market, clock=_now, port=options.port, host=options.host, folder=folder):
+            stop = threading.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: stop.set())
             log.info("the sandbox is ready")
             stop.wait()
-    except (CannotListen, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         log.error("the sandbox cannot start: %s", error)
         return 2
     return 0

@@ -1,12 +1,13 @@
 """The sandbox's Slack: an incoming webhook and a file upload that keep what they receive, and show it."""
 
+import itertools
 import json
 import re
 import threading
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,17 @@ class SlackSandbox(SandboxServer):
         is_down: Whether the webhook and the file upload answer 503.
     """
 
+    name = "Slack"
+
     def __init__(
         self, *, clock: Callable[[], datetime], port: int = 0, kept_in: Path | None = None, host: str = HOST
     ) -> None:
-        """Read the kept messages and take the port.
-
-        Raises:
-            CannotListen: The port is taken or not allowed.
-            ValueError: The file of messages, a line of JSON each, is damaged.
-        """
+        """Read the kept messages, a line of JSON each, and take the port."""
         self.messages: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.files: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.is_down = False
-        self._uploads: dict[str, bytes | None] = {}
+        self._file_ids = (f"F{number:04d}" for number in itertools.count(1))
+        self._uploads: dict[str, bytes] = {}
         self._answers: deque[Response] = deque()
         self._clock = clock
         self._lock = threading.Lock()
@@ -109,9 +108,7 @@ class SlackSandbox(SandboxServer):
 
     def _start_upload(self) -> dict[str, Any]:
         """The first of three steps: give a URL for the bytes."""
-        with self._lock:
-            file_id = f"F{len(self._uploads) + 1:04d}"
-            self._uploads[file_id] = None
+        file_id = next(self._file_ids)
         return {"ok": True, "upload_url": f"{self.origin}/upload/{file_id}", "file_id": file_id}
 
     def _upload(self, file_id: str) -> flask.Response:
@@ -125,13 +122,13 @@ class SlackSandbox(SandboxServer):
         channel = given.get("channel_id", "")
         if not re.fullmatch(r"[CDG][A-Z0-9]{8,}", channel):
             return {"ok": False, "error": "channel_not_found"}
-        shown = [{"id": file["id"], "title": file["title"]} for file in json.loads(given["files"])]
-        for file in shown:
-            content = self._uploads.get(file["id"])
-            if content is None:
-                return {"ok": False, "error": "file_not_found"}
-            self.files.append({**file, "channel": channel, "content": content})
-        return {"ok": True, "files": shown}
+        files = json.loads(given["files"])
+        if not all(file["id"] in self._uploads for file in files):
+            return {"ok": False, "error": "file_not_found"}
+        for file in files:
+            found = {"id": file["id"], "title": file["title"], "channel": channel, "content": self._uploads[file["id"]]}
+            self.files.append(found)
+        return {"ok": True, "files": files}
 
 
 def problem(payload: Any) -> str:
@@ -171,14 +168,14 @@ def _rendered(text: dict[str, Any]) -> str:
     source = text.get("text") or ""
     if text.get("type") == "plain_text":
         return escape(source)
-    html, end = "", 0
-    for link in _LINK.finditer(source):
-        html += _BOLD.sub(r"<b>\1</b>", _escape(source[end : link.start()]))
-        html += f'<a href="{_escape(link[1])}">{_escape(link[2])}</a>'
-        end = link.end()
-    return html + _BOLD.sub(r"<b>\1</b>", _escape(source[end:]))
+    pieces = [_escape(piece) for piece in _LINK.split(source)]
+    # Between the links, whose URLs and labels follow each other, are texts.
+    pieces[::3] = [_BOLD.sub(r"<b>\1</b>", piece) for piece in pieces[::3]]
+    pieces[1::3] = [f'<a href="{url}">' for url in pieces[1::3]]
+    pieces[2::3] = [f"{label}</a>" for label in pieces[2::3]]
+    return "".join(pieces)
 
 
 def _escape(text: str) -> str:
     """Escape mrkdwn, in which the three characters that Slack wants escaped are escaped already."""
-    return escape(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    return escape(unescape(text))

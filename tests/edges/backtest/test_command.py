@@ -8,6 +8,7 @@ import pytest
 
 from coinwatch.backtest.values import csv_values
 from coinwatch.cli import main
+from coinwatch.errors import InvalidAction
 from coinwatch.quarantine.screening import Value
 from coinwatch.times import format_time
 
@@ -60,11 +61,6 @@ def test_it_counts_lists_and_draws_the_alerts(backtest, prices, tmp_path):
     assert ET.fromstring((tmp_path / "chart.svg").read_text()).tag.endswith("svg")  # noqa: S314 - it is our own
 
 
-def test_a_chart_ending_in_png_is_a_png(backtest, prices, tmp_path):
-    assert backtest("--csv", prices, "--set", "move_1h.sigmas=50", chart="chart.PNG")[0] == 0
-    assert (tmp_path / "chart.PNG").read_bytes().startswith(b"\x89PNG")
-
-
 def test_alerts_count_in_the_days_asked_for_and_older_values_teach(backtest, prices):
     _, lines = backtest("--csv", prices, "--days", "3")
     assert lines[1].startswith("alerts count from 2026-01-11 23:00 UTC on, 0.4 weeks")
@@ -77,9 +73,11 @@ def test_alerts_count_in_the_days_asked_for_and_older_values_teach(backtest, pri
     }
 
 
-def test_two_sets_of_rules_are_compared_side_by_side(backtest, prices):
-    status, lines = backtest("--csv", prices, "--set", "move_1h.sigmas=50", "--set", "limits.limit_24h_pct=5")
+def test_two_sets_of_rules_are_compared_side_by_side(backtest, prices, tmp_path):
+    changes = ("--set", "move_1h.sigmas=50", "--set", "limits.limit_24h_pct=5")
+    status, lines = backtest("--csv", prices, *changes, chart="chart.PNG")
     assert status == 0
+    assert (tmp_path / "chart.PNG").read_bytes().startswith(b"\x89PNG")
     assert counts(lines) == {
         "bad_value firing": [1, 1],
         "bad_value resolved": [1, 1],
@@ -106,8 +104,6 @@ def test_stored_prices_are_used_without_a_file(backtest, world, monkeypatch):
         pytest.param(["--csv", "nowhere.csv"], "nowhere.csv cannot be read: No such file", id="no file"),
         pytest.param(["--set", "sigmas"], "a value: --set move_1h.sigmas=5", id="no value"),
         pytest.param(["--set", "move_1h.sigmas=-1"], "--set: rules.move_1h.sigmas is -1: Input should be", id="bad"),
-        pytest.param(["--set", "move_1h.sigma=5"], "rules.move_1h.sigma is an unknown key", id="unknown key"),
-        pytest.param(["--set", "critical_factor.x=5"], "rules.critical_factor is {'x': 5}: Input", id="no section"),
         pytest.param(["--coin", "ethereum", "--csv", "COINS"], "no price of ethereum in usd", id="coin"),
         pytest.param(["--chart", "chart.pdf"], "--chart chart.pdf: the file has to end in .png or .svg", id="chart"),
     ],
@@ -125,25 +121,21 @@ def test_wrong_input_is_one_line(backtest, prices, tmp_path, arguments, message)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(b"timestamp,price\n2026-01-01T00:00:00Z,\xe9\n", "wrong.csv is not UTF-8 text", id="no UTF-8"),
-        pytest.param(b"timestamp,price\n2026-01-01T00:00:00Z\n", "line 2: it has fewer fields", id="torn"),
-        pytest.param(
-            b'timestamp,price\n2026-01-01T00:00:00Z,"62,000"\n',
-            "line 2: the price '62,000' is not a number",
-            id="comma",
-        ),
-        pytest.param(
-            b"timestamp,price\n2026-01-01T00:00:00Z," + b"1" * 200_000, "line 1: field larger than", id="a huge field"
-        ),
-        pytest.param(b"time,price\n", "needs a header line with timestamp and price; it has time,price", id="header"),
-        pytest.param(b"timestamp,price\nyesterday,1\n", "line 2: Invalid isoformat string: 'yesterday'", id="time"),
+        pytest.param(b"2026-01-01T00:00:00Z,\xe9\n", "wrong.csv is not UTF-8 text", id="no UTF-8"),
+        pytest.param(b"2026-01-01T00:00:00Z\n", "line 2: it has fewer fields", id="torn"),
+        pytest.param(b'2026-01-01T00:00:00Z,"62,000"\n', "line 2: the price '62,000' is not a number", id="comma"),
+        pytest.param(b"2026-01-01T00:00:00Z," + b"1" * 200_000, "line 1: field larger than", id="a huge field"),
+        pytest.param(b"yesterday,1\n", "line 2: Invalid isoformat string: 'yesterday'", id="time"),
     ],
 )
-def test_an_unexpected_line_is_named(backtest, tmp_path, content, message):
-    (tmp_path / "wrong.csv").write_bytes(content)
-    status, lines = backtest("--csv", tmp_path / "wrong.csv")
-    assert status == 2
-    assert message in lines[-1]
+def test_an_unexpected_line_is_named(tmp_path, content, message):
+    path = tmp_path / "wrong.csv"
+    path.write_bytes(b"timestamp,price\n" + content)
+    with pytest.raises(InvalidAction, match=message):
+        csv_values(path, "bitcoin", "usd")
+    path.write_bytes(b"time,price\n")
+    with pytest.raises(InvalidAction, match="needs a header line with timestamp and price; it has time,price"):
+        csv_values(path, "bitcoin", "usd")
 
 
 def test_of_a_raw_log_the_coins_own_lines_count_and_a_live_one_before_history(tmp_path):

@@ -39,19 +39,7 @@ def create(postgres):
     """Run the script; its databases and roles are dropped at the end."""
 
     def create(**changed):
-        command = [
-            "psql",
-            "--no-psqlrc",
-            "--quiet",
-            "-h",
-            postgres.folder,
-            "-U",
-            "tests",
-            "-d",
-            "postgres",
-            "-f",
-            SCRIPT,
-        ]
+        command = f"psql --no-psqlrc --quiet -h {postgres.folder} -U tests -d postgres -f {SCRIPT}".split()
         subprocess.run(command, env={**os.environ, **ENVIRON, **changed}, check=True, capture_output=True)
 
     yield create
@@ -73,11 +61,7 @@ def test_the_analyst_reads_the_warehouse_and_nothing_else(create, connect, postg
             with pytest.raises(psycopg.Error, match=r"read-only transaction|permission denied"):
                 analyst.execute(statement)
         analyst.execute("SET default_transaction_read_only = off")
-    for role, database in (
-        ("analyst", "made_airflow"),
-        ("airflow", "made_warehouse"),
-        ("coinwatch", "made_airflow"),
-    ):
+    for role, database in (("analyst", "made_airflow"), ("airflow", "made_warehouse"), ("coinwatch", "made_airflow")):
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
             connect(role, database)
 

@@ -6,7 +6,7 @@ import pytest
 
 from coinwatch.errors import CoinwatchError
 from coinwatch.local import first_hour
-from coinwatch.local.first_hour import FirstHour, failure_in_log
+from coinwatch.local.first_hour import FirstHour
 from coinwatch.status import CoinStatus, Status
 from coinwatch.times import format_time
 
@@ -20,14 +20,11 @@ class Airflow:
         self.states = {"ingest_prices": "success"}
         self.task = {"task_id": "fetch_prices", "state": "success", "duration": 1.25, "try_number": 1}
 
-    def add_pool(self, pool):
-        assert pool["name"] == "coingecko"
-
     def import_errors(self):
         return self.errors
 
     def dags(self):
-        return {*first_hour.FOLLOWED, "other"}
+        return {**dict.fromkeys(first_hour.FOLLOWED, False), "heal_history": True, "other": True}
 
     def unpause(self, dag_id):
         self.unpaused.append(dag_id)
@@ -57,6 +54,14 @@ def said():
 
 
 @pytest.fixture
+def log(tmp_path):
+    """The log of the second try of `fetch_prices`."""
+    path = tmp_path / "dag_id=ingest_prices" / "run_id=r" / "task_id=fetch_prices" / "attempt=2.log"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
 def take_through(airflow, said, tmp_path):
     """Take an hour through whose statuses are given, one for each time that it is idle."""
 
@@ -75,7 +80,7 @@ def status(*left, price=101.5):
 def test_an_hour_is_through_when_nothing_is_left(airflow, said, take_through):
     done = status()
     assert take_through(status("10 bytes are unread"), done) is done
-    assert airflow.unpaused == ["ingest_prices", "heal_history", "process_prices"]
+    assert airflow.unpaused == ["heal_history"]
     assert airflow.triggered == ["ingest_prices"]
     # Each task is reported once, however often it is looked at.
     assert said == [
@@ -91,21 +96,32 @@ def test_work_that_no_run_does_is_started(airflow, take_through, monkeypatch):
     assert airflow.triggered == ["ingest_prices", "process_prices"]
 
 
-def test_a_run_that_failed_ends_it_with_the_reason_and_the_log(airflow, take_through, tmp_path):
+def test_a_run_that_failed_ends_it_with_the_last_exception_of_the_log(airflow, take_through, log):
     airflow.states["ingest_prices"] = "failed"
     airflow.task |= {"state": "failed", "try_number": 2}
-    log = tmp_path / "dag_id=ingest_prices" / "run_id=r" / "task_id=fetch_prices" / "attempt=2.log"
-    write(log, {"error_detail": [{"exc_type": "KeyRejected", "exc_value": "HTTP 401"}]})
+    earlier = {"error_detail": [{"exc_type": "ValueError", "exc_value": "earlier"}]}
+    # An exception and its cause.
+    detail = [{"exc_type": "KeyRejected", "exc_value": "HTTP 401"}, {"exc_type": "OSError", "exc_value": "its cause"}]
+    entries = [earlier, {"event": "failed", "error_detail": detail}, {"event": "ended", "level": "info"}]
+    log.write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
     with pytest.raises(CoinwatchError) as error:
         take_through()
-    assert "    KeyRejected: HTTP 401\n" in str(error.value)
-    assert str(log) in str(error.value)
+    assert str(error.value).splitlines() == [
+        "the run r of ingest_prices failed",
+        "task ingest_prices 12:00:00 fetch_prices, try 2:",
+        "    KeyRejected: HTTP 401",
+        f"  its log: {log}",
+    ]
 
 
-def test_a_try_that_is_repeated_later_is_printed_with_the_reason(airflow, said, take_through):
-    airflow.task |= {"state": "up_for_retry", "duration": None}
+def test_a_try_that_is_repeated_later_is_printed_with_the_end_of_its_log(airflow, said, take_through, log):
+    airflow.task |= {"state": "up_for_retry", "duration": None, "try_number": 2}
+    log.write_text('{"event": "b", "level": "error"}\nno JSON\n[1]\n')
     take_through(status())
-    assert len([line for line in said if "fetch_prices: try 1 failed" in line]) == 1
+    assert said[2:] == [
+        "ingest_prices 12:00:00 fetch_prices: try 2 failed, to be retried:",
+        "    error b\n    no JSON\n    [1]",
+    ]
 
 
 def test_a_dag_file_that_cannot_be_imported_ends_it(airflow, take_through):
@@ -118,30 +134,3 @@ def test_a_dag_file_that_cannot_be_imported_ends_it(airflow, take_through):
 def test_an_hour_without_a_price_did_not_go_through(take_through):
     with pytest.raises(CoinwatchError, match=r"no price of bitcoin as of 2026-11-22T12:00:00Z"):
         take_through(status(price=None))
-
-
-def write(path, *entries):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{entry if isinstance(entry, str) else json.dumps(entry)}\n" for entry in entries))
-    return path
-
-
-def test_the_reason_in_a_log_is_its_last_exception(tmp_path):
-    detail = [
-        {"exc_type": "CoinGeckoError", "exc_value": "no answer", "frames": []},
-        {"exc_type": "OSError", "exc_value": "its cause", "frames": []},
-    ]
-    path = write(
-        tmp_path / "attempt=1.log",
-        {"event": "x", "level": "warning", "error_detail": [{"exc_type": "ValueError", "exc_value": "earlier"}]},
-        {"event": "Task failed with exception", "level": "error", "error_detail": detail},
-        {"event": "ended", "level": "info"},
-    )
-    assert failure_in_log(path) == "CoinGeckoError: no answer"
-
-
-def test_without_an_exception_it_is_the_end_of_the_log(tmp_path):
-    assert failure_in_log(write(tmp_path / "log", {"event": "b", "level": "error"}, "no JSON", "[1]")) == (
-        "error b\nno JSON\n[1]"
-    )
-    assert failure_in_log(tmp_path / "none") == f"(there is no log {tmp_path / 'none'})"

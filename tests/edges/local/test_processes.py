@@ -111,29 +111,33 @@ def test_children_that_are_deaf_and_orphans_of_another_session_are_gone_after_a_
     assert [pid for pid in pids if is_alive(pid)] == []
 
 
-def test_a_component_that_ends_takes_the_run_with_it_and_is_reported_with_the_end_of_its_log(run, tmp_path):
-    process = run("print('starting')\nprint('the disk is full')\nraise SystemExit(3)\n")
-    output, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert output == (
-        f"component ended with status 3. The end of its log {tmp_path / 'component.log'}:\n"
-        "    starting\n    the disk is full\n"
-    )
+@pytest.mark.parametrize(
+    ("step", "component", "problem"),
+    [
+        pytest.param("print('a result')\nraise SystemExit('no space')", "", "step ended with status 1", id="step"),
+        pytest.param(
+            "print('a result')", "raise SystemExit('no space')", "component ended with status 1", id="component"
+        ),
+    ],
+)
+def test_a_process_that_ends_takes_the_run_with_it_and_is_reported_with_the_end_of_its_log(
+    run, tmp_path, step, component, problem
+):
+    output, _ = run(component, step).communicate(timeout=20)
+    log = tmp_path / f"{problem.split()[0]}.log"
+    assert output == f"{problem}. The end of its log {log}:\n    no space\n"
+    assert (tmp_path / "output").read_text() == "a result\n"
 
 
 def test_a_component_that_is_killed_is_reported_by_the_signal(run, tmp_path):
     process = run(STUBBORN)
     pids = wait_for(lambda: len(found := noted(tmp_path)) == 3 and found)
-    component = next(pid for pid in pids if psutil.Process(pid).ppid() == process.pid and is_component(pid))
+    (component,) = [pid for pid in pids if psutil.Process(pid).cmdline()[-1].endswith("component.py")]
     os.kill(component, signal.SIGKILL)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 1
     assert output.rstrip() == f"component was ended by SIGKILL. Its log {tmp_path / 'component.log'} is empty"
     assert [pid for pid in pids if is_alive(pid)] == []
-
-
-def is_component(pid):
-    return psutil.Process(pid).cmdline()[-1].endswith("component.py")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
@@ -145,14 +149,6 @@ def test_the_components_end_even_if_the_run_is_killed(run, tmp_path):
     pids = wait_for(lambda: noted(tmp_path))
     process.kill()
     wait_for(lambda: not any(map(is_alive, pids)))
-
-
-def test_a_step_that_fails_ends_the_run_with_the_end_of_its_log(run, tmp_path):
-    process = run("", step="print('a result')\nraise SystemExit('no space')")
-    output, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert output == f"step ended with status 1. The end of its log {tmp_path / 'step.log'}:\n    no space\n"
-    assert (tmp_path / "output").read_text() == "a result\n"
 
 
 def test_the_tail_is_the_last_lines_of_a_text_whatever_its_length(tmp_path):

@@ -33,10 +33,8 @@ def test_objects_survive_a_restart_with_their_metadata_and_what_was_deleted_stay
         S3Store(s3, "bucket").put(key, b"new")
         S3Store(s3, "bucket").put_once("archive/y.json", b"{}")
         before = s3.head_object(Bucket="bucket", Key=key)
-        for number in range(3):
-            s3.put_object(Bucket="bucket", Key=f"{number}")
+        s3.put_object(Bucket="bucket", Key="0")
         s3.delete_object(Bucket="bucket", Key="0")
-        s3.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": "1"}, {"Key": "2"}]})
     with start() as s3:
         assert keys(s3) == ["archive/y.json", key]
         after = s3.get_object(Bucket="bucket", Key=key)
@@ -75,9 +73,7 @@ def test_of_many_writers_of_one_key_exactly_one_wins_and_is_kept(start):
         assert s3.get_object(Bucket="bucket", Key="x")["Body"].read() == winner
 
 
-def test_a_name_that_s3_does_not_allow_and_a_damaged_file_are_named(tmp_path):
-    with pytest.raises(ValueError, match="bucket 'x'"):
-        S3Sandbox("x")
+def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "s3.db"
     path.write_bytes(b"x" * 5000)
     with pytest.raises(ValueError, match=str(path)):

@@ -10,7 +10,7 @@ from coinwatch.sandbox.server import start_sandbox
 
 @pytest.fixture
 def sandbox(clock):
-    with start_sandbox(SimulatedMarket(clock.now - timedelta(hours=1)), clock=clock, bucket="prices") as sandbox:
+    with start_sandbox(SimulatedMarket(clock.now - timedelta(hours=1)), clock=clock) as sandbox:
         yield sandbox
 
 
@@ -26,7 +26,7 @@ def statuses(sandbox):
     return [
         requests.get(f"{sandbox.coingecko.url}/ping", timeout=5).status_code,
         requests.post(f"{sandbox.slack.url}/T/B/x", json={"text": "x"}, timeout=5).status_code,
-        requests.put(f"{sandbox.s3.url}/prices/x", data=b"1", timeout=5).status_code,
+        requests.put(f"{sandbox.s3.url}/coinwatch-sandbox/x", data=b"1", timeout=5).status_code,
     ]
 
 
@@ -47,6 +47,9 @@ def test_every_service_has_an_outage_and_all_end_together(sandbox):
     press(sandbox, "recover")
     assert statuses(sandbox) == [200, 200, 200]
     assert list(sandbox.active()) == []
+    unknown = requests.post(f"{sandbox.coingecko.origin}/sandbox/scenarios/rain", timeout=5)
+    assert unknown.status_code == 404
+    assert all(name in unknown.json()["error"] for name in SCENARIOS)
 
 
 def test_bitcoin_falls_and_stays_there_in_the_history_too(sandbox, clock):
@@ -55,10 +58,13 @@ def test_bitcoin_falls_and_stays_there_in_the_history_too(sandbox, clock):
     press(sandbox, "recover")
     assert quote(sandbox)["usd"] == pytest.approx(before["usd"] * 0.92)
     clock.now += timedelta(hours=3)
-    chart = requests.get(
-        f"{sandbox.coingecko.url}/coins/bitcoin/market_chart", params={"vs_currency": "usd", "days": 2}, timeout=5
-    ).json()
+    url = f"{sandbox.coingecko.url}/coins/bitcoin/market_chart"
+    chart = requests.get(url, params={"vs_currency": "usd", "days": 2}, timeout=5).json()
     assert chart["prices"][-3][1] < before["usd"] * 0.95
+    # Recorded prices do not.
+    sandbox.coingecko.market = RecordedMarket("bitcoin", [(clock.now - timedelta(days=1), 5.0)])
+    assert "/sandbox/scenarios/fall" not in press(sandbox, "fall")
+    assert quote(sandbox)["usd"] == 5.0
 
 
 def test_the_feed_freezes_and_a_429_takes_its_place(sandbox, clock):
@@ -69,16 +75,3 @@ def test_the_feed_freezes_and_a_429_takes_its_place(sandbox, clock):
     press(sandbox, "rate-limited")
     refused = requests.get(f"{sandbox.coingecko.url}/simple/price", timeout=5)
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "120")
-
-
-def test_recorded_prices_do_not_fall_on_request(clock):
-    market = RecordedMarket("bitcoin", [(clock.now - timedelta(days=1), 5.0)])
-    with start_sandbox(market, clock=clock) as sandbox:
-        assert "/sandbox/scenarios/fall" not in press(sandbox, "fall")
-        assert quote(sandbox)["usd"] == 5.0
-
-
-def test_an_unknown_scenario_is_refused_with_those_that_are_known(sandbox):
-    answer = requests.post(f"{sandbox.coingecko.origin}/sandbox/scenarios/rain", timeout=5)
-    assert answer.status_code == 404
-    assert all(name in answer.json()["error"] for name in SCENARIOS)
