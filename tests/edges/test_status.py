@@ -112,9 +112,14 @@ def test_the_objects_are_those_that_s3_has(make_world):
     assert 0 < counts["archive"] < counts["raw"]
 
 
-def test_a_run_whose_price_is_not_stored_has_none_and_without_a_run_it_is_the_newest(stored, noon):
+def test_a_run_whose_price_is_not_stored_has_none_and_without_a_run_it_is_the_newest(stored, noon, monkeypatch):
     assert status.read(stored.app(), noon + HOUR).without_price == ["bitcoin", "ethereum"]
-    assert status.read(stored.app()).coins == status.read(stored.app(), noon).coins
+    monkeypatch.setenv("AIRFLOW_CONN_COINGECKO_DEFAULT", '{"conn_type": "http", "extra": {"plan": "gold"}}')
+    app = stored.app()
+    del app.__dict__["client"]
+    found = status.read(app)
+    assert found.coins == status.read(stored.app(), noon).coins
+    assert found.budget is None, "the connection is wrong"
 
 
 def test_an_empty_warehouse_without_a_bucket_has_nothing(make_world, noon):
@@ -126,38 +131,24 @@ def test_an_empty_warehouse_without_a_bucket_has_nothing(make_world, noon):
         assert status.undelivered(connection) == (0, None, None, 0)
 
 
-def test_without_a_valid_connection_to_coingecko_only_the_budget_is_unknown(stored, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_COINGECKO_DEFAULT", '{"conn_type": "http", "extra": {"plan": "gold"}}')
-    app = stored.app()
-    del app.__dict__["client"]
-    assert status.read(app).budget is None
-
-
-def test_the_number_of_statements_does_not_depend_on_the_number_of_coins(world, noon):
-    def statements(coins):
+def test_the_number_of_statements_does_not_depend_on_the_number_of_coins_and_the_newest_prices_are_in_the_index(world):
+    def plans(coins):
         app = world.app(settings=world.settings.model_copy(update={"coins": coins}))
-        sent = []
-        event.listen(app.warehouse, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
-        status.read(app, noon)
-        return len(sent)
-
-    assert statements(("bitcoin",)) == statements(tuple(f"coin-{number}" for number in range(300)))
-
-
-def test_the_newest_prices_are_looked_up_by_the_index(world):
-    app = world.app()
-    with app.warehouse.begin() as connection:
-        plans = []
+        found = []
 
         def explain(_connection, cursor, statement, parameters, *_):
-            if statement.lstrip().startswith("WITH"):
-                plans.append(cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall())
+            plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            found.append([row[3] for row in plan if "prices" in row[3]])
 
         event.listen(app.warehouse, "before_cursor_execute", explain)
-        assert status.newest_prices(connection, world.settings) == {}
-    assert [row[3] for row in plans[0] if "prices" in row[3]] == [
-        "SEARCH prices USING COVERING INDEX sqlite_autoindex_prices_1 (coin=? AND currency=?)"
-    ]
+        status.read(app)
+        with app.warehouse.begin() as connection:
+            assert status.newest_prices(connection, app.settings) == {}
+        return found
+
+    found = plans(("bitcoin",))
+    assert found == plans(tuple(f"coin-{number}" for number in range(300)))
+    assert found[-1] == ["SEARCH prices USING COVERING INDEX sqlite_autoindex_prices_1 (coin=? AND currency=?)"]
 
 
 def test_names_are_cut_after_the_fifth():
