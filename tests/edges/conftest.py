@@ -62,6 +62,15 @@ def incident_row(noon: datetime) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
+def alert_row(noon: datetime) -> Callable[..., dict[str, Any]]:
+    """Make a row of ``alerts`` of noon: (id, values by column)."""
+    usual = {"coin": "bitcoin", "currency": "usd", "rule": "move_1h", "severity": "warning", "state": "firing"}
+    usual |= {"value": -3.0, "threshold": -2.0, "run_id": "r", "delivery": "pending"}
+    times = {"ts": noon, "raised_at": noon}
+    return lambda name, **values: {"id": name, "message": f"BTC moved, {name}", **usual, **times, **values}
+
+
+@pytest.fixture
 def silence(warehouse: Any, noon: datetime) -> Callable[[str, str, datetime], None]:
     """Store a silence: (coin, rule, until)."""
     from coinwatch.warehouse.schema import silences

@@ -28,14 +28,8 @@ def world(make_world):
     return make_world(coins=("bitcoin", "ethereum"), s3_bucket="bucket", s3_prefix="in_it")
 
 
-def alert(name, raised_at, delivery):
-    row = {"id": name, "coin": "bitcoin", "currency": "usd", "rule": "move_1h", "severity": "warning"}
-    row |= {"state": "firing", "ts": raised_at, "message": f"message {name}", "raised_at": raised_at, "run_id": "r"}
-    return row | {"delivery": delivery, "delivery_error": "HTTP 500" if delivery == "pending" else None}
-
-
 @pytest.fixture
-def stored(world, noon):
+def stored(world, alert_row, noon):
     """Bitcoin with prices, statistics and alerts; nothing of Ethereum; an issue; files and objects."""
     keys = ["in_it/raw/1", "in_it/raw/2", "inXit/raw/1", "raw/1"]
     objects = [{"bucket": "bucket", "key": key, "sha256": "", "uploaded_at": noon} for key in keys]
@@ -46,9 +40,9 @@ def stored(world, noon):
         schema.prices: [price, price | {"ts": noon - 90 * 24 * HOUR, "source": "history"}],
         schema.price_statistics: [bitcoin | {"sigma_samples": 60, "sigma_variance": 1.0} | STATISTICS],
         schema.alerts: [
-            alert("old", noon - 25 * HOUR, "delivered"),
-            alert("b", noon, "pending"),
-            alert("a", noon, "not_configured"),
+            alert_row("old", raised_at=noon - 25 * HOUR, delivery="delivered", delivery_error=None),
+            alert_row("b", delivery_error="HTTP 500"),
+            alert_row("a", delivery="not_configured", delivery_error=None),
         ],
         schema.s3_objects: [*objects, {**objects[0], "bucket": "other"}],
         schema.pending_work: [{"coin": coin} | work for coin in ("ethereum", "bitcoin")],
@@ -80,8 +74,8 @@ def test_the_status_is_what_the_warehouse_and_the_files_have(stored, noon):
         source="live",
         **STATISTICS,
     )
-    pending = AlertStatus(severity="warning", message="message b", delivery="pending", delivery_error="HTTP 500")
-    waiting = AlertStatus(severity="warning", message="message a", delivery="not_configured", delivery_error=None)
+    pending = AlertStatus(severity="warning", message="BTC moved, b", delivery="pending", delivery_error="HTTP 500")
+    waiting = AlertStatus(severity="warning", message="BTC moved, a", delivery="not_configured", delivery_error=None)
     assert found.budget.used == 0
     assert found == Status(
         at=noon,

@@ -56,14 +56,12 @@ def issue(warehouse):
 
 
 @pytest.fixture
-def raise_alerts(warehouse, noon):
+def raise_alerts(warehouse, alert_row):
     """Store two alerts of noon."""
-    common = {"coin": "bitcoin", "currency": "usd", "rule": "move_1h", "severity": "warning", "state": "firing"}
-    common |= {"ts": noon, "message": "BTC moved", "raised_at": noon, "delivery": "pending", "run_id": "r"}
 
     def raise_alerts():
         with warehouse.begin() as connection:
-            connection.execute(insert(schema.alerts), [{"id": name} | common for name in "ab"])
+            connection.execute(insert(schema.alerts), [alert_row(name) for name in "ab"])
 
     return raise_alerts
 
