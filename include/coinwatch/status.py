@@ -72,7 +72,6 @@ class Status(BaseModel):
     """How things stand.
 
     Attributes:
-        at: When it was read.
         as_of: The time of the coins' prices; None: the newest of each.
         alerts: Of the last 24 hours, newest first.
         objects: How many objects S3 has, by layer; two of each snapshot.
@@ -99,27 +98,23 @@ class Status(BaseModel):
 
 def read(app: "App", as_of: datetime | None = None) -> Status:
     """Return how things stand, with the prices of an as-of time or else the newest price of each coin."""
-    now, settings = app.clock(), app.settings
+    now = app.clock()
     # In a transaction of its own.
     requests = read_budget(app)
     day_ago = (as_of or now) - timedelta(hours=24)
     recent = select(schema.alerts).where(_a.raised_at >= day_ago).order_by(_a.raised_at.desc(), _a.id)
     with app.warehouse.begin() as connection:
-        alerts, found = connection.execute(recent).all(), issues.open_issues(connection)
+        # Within its grace period an issue may still resolve by itself.
+        found = [row for row in issues.open_issues(connection) if row.notify_after <= now]
         return Status(
             at=now,
             as_of=as_of,
             simulated=app.simulated,
-            coins=_coins(connection, settings, as_of),
-            alerts=[AlertStatus.model_validate(row, from_attributes=True) for row in alerts],
-            objects=_objects(connection, settings),
-            left=_left(connection, settings),
-            issues=[
-                # Within its grace period an issue may still resolve by itself.
-                IssueStatus.model_validate(row, from_attributes=True)
-                for row in found
-                if row.notify_after <= now
-            ],
+            coins=_coins(connection, app.settings, as_of),
+            alerts=[AlertStatus.model_validate(row, from_attributes=True) for row in connection.execute(recent)],
+            objects=_objects(connection, app.settings),
+            left=_left(connection, app.settings),
+            issues=[IssueStatus.model_validate(row, from_attributes=True) for row in found],
             budget=requests,
         )
 
@@ -142,11 +137,7 @@ def newest_prices(connection: Connection, settings: Settings) -> dict[str, datet
 
 
 def undelivered(connection: Connection) -> Row[Any]:
-    """Return how many alerts Slack does not have yet.
-
-    Returns:
-        ``pending`` and ``not_configured``: the numbers of alerts; ``oldest`` and ``error``: of the pending ones.
-    """
+    """Count the alerts that are ``pending`` or ``not_configured``; ``oldest`` and ``error`` are of the pending ones."""
     pending = _a.delivery == "pending"
     query = select(
         func.count().filter(pending).label("pending"),
@@ -162,8 +153,7 @@ def upload_backlog(connection: Connection, settings: Settings) -> str:
     if not settings.s3_bucket:
         return ""
     partitions = connection.execute(select(func.count()).select_from(schema.pending_uploads)).scalar_one()
-    manifest = _manifest(settings)
-    unread = (manifest.stat().st_size if manifest.exists() else 0) - _uploaded_up_to(connection, settings)
+    unread = _size(_manifest(settings)) - _uploaded_up_to(connection, settings)
     counts = ((partitions, "partitions"), (unread, "bytes of the archive's manifest"))
     return " and ".join(f"{count:,} {what}" for count, what in counts if count > 0)
 
@@ -175,68 +165,37 @@ def named(names: Sequence[str]) -> str:
 
 
 def _coins(connection: Connection, settings: Settings, as_of: datetime | None) -> list[CoinStatus]:
-    counts = select(_p.coin, func.count().label("rows"), func.min(_p.ts).label("first"), func.max(_p.ts).label("last"))
-    counts = counts.where(_p.currency == settings.currency).group_by(_p.coin)
-    stored = {row.coin: row._asdict() for row in connection.execute(counts)}
     s = schema.price_statistics.c
-    same = (s.coin == _p.coin) & (s.currency == _p.currency) & (s.ts == _p.ts)
-    # The columns of both tables have the same values.
-    query = select(schema.price_statistics, _p.source).join_from(schema.prices, schema.price_statistics, same)
-    query = query.where(_p.currency == settings.currency)
-    if as_of is not None:
-        query = query.where(_p.ts == as_of)
-    else:
-        newest = counts.subquery()
-        query = query.join(newest, (newest.c.coin == _p.coin) & (newest.c.last == _p.ts))
-    priced = {row.coin: row._asdict() for row in connection.execute(query)}
-    return [
-        CoinStatus.model_validate(
-            {"coin": coin, "currency": settings.currency, **stored.get(coin, {}), **priced.get(coin, {})}
-        )
-        for coin in settings.coins
-    ]
+    stored = (
+        select(_p.coin, func.count().label("rows"), func.min(_p.ts).label("first"), func.max(_p.ts).label("last"))
+        .where(_p.currency == settings.currency)
+        .group_by(_p.coin)
+        .subquery()
+    )
+    priced = schema.prices.join(
+        schema.price_statistics, (s.coin == _p.coin) & (s.currency == _p.currency) & (s.ts == _p.ts)
+    )
+    moment = (_p.coin == stored.c.coin) & (_p.currency == settings.currency) & (_p.ts == (as_of or stored.c.last))
+    statistics = [s[name] for name in CoinStatus.model_fields if name in s and name not in ("coin", "currency")]
+    query = select(stored, _p.source, *statistics).select_from(stored.outerjoin(priced, moment))
+    found = {row.coin: row._asdict() for row in connection.execute(query)}
+    empty = {"currency": settings.currency}
+    return [CoinStatus.model_validate(empty | {"coin": coin} | found.get(coin, {})) for coin in settings.coins]
 
 
 def _objects(connection: Connection, settings: Settings) -> dict[str, int]:
     o = schema.s3_objects.c
-    raw, processed = (
-        func.count().filter(o.key.startswith(f"{_prefix(settings)}{layer}/", autoescape=True))
-        for layer in ("raw", "processed")
-    )
-    row = connection.execute(select(raw, processed).where(o.bucket == settings.s3_bucket)).one()
-    return {"raw": row[0], "processed": row[1], "archive": 2 * _uploaded_snapshots(connection, settings)}
-
-
-def _uploaded_snapshots(connection: Connection, settings: Settings) -> int:
-    """Count the manifest's lines up to the position of the upload: one for each snapshot, a few megabytes in a year."""
-    left, lines = _uploaded_up_to(connection, settings), 0
-    if left and _manifest(settings).exists():
-        with _manifest(settings).open("rb") as file:
-            while block := file.read(min(left, 1 << 20)):
-                left, lines = left - len(block), lines + block.count(b"\n")
-    return lines
-
-
-def _uploaded_up_to(connection: Connection, settings: Settings) -> int:
-    """Return the byte of the manifest up to which S3 has all snapshots."""
-    return _positions(connection).get(f"manifest:{_prefix(settings)}{settings.s3_bucket}", 0)
-
-
-def _manifest(settings: Settings) -> Path:
-    return settings.archive_path / "manifest.jsonl"
-
-
-def _prefix(settings: Settings) -> str:
-    return f"{settings.s3_prefix}/" if settings.s3_prefix else ""
-
-
-def _positions(connection: Connection) -> dict[str, int]:
-    table = schema.log_positions
-    return {row.log: row.position for row in connection.execute(select(table.c.log, table.c.position))}
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    layers = ("raw", "processed")
+    counts = [
+        func.count().filter(o.key.startswith(f"{_prefix(settings)}{layer}/", autoescape=True)) for layer in layers
+    ]
+    row = connection.execute(select(*counts).where(o.bucket == settings.s3_bucket)).one()
+    snapshots = 0
+    uploaded = _uploaded_up_to(connection, settings)
+    if uploaded and _manifest(settings).exists():
+        # A line for each snapshot: a few megabytes in a year.
+        snapshots = _manifest(settings).read_bytes()[:uploaded].count(b"\n")
+    return {**dict(zip(layers, row, strict=True)), "archive": 2 * snapshots}
 
 
 def _left(connection: Connection, settings: Settings) -> list[str]:
@@ -252,3 +211,25 @@ def _left(connection: Connection, settings: Settings) -> list[str]:
         left.append(f"{step}: work is left for {named([row.coin for row in rows])}, from {format_time(rows[0].since)}")
     backlog = upload_backlog(connection, settings)
     return [*left, f"{backlog} are not in S3"] if backlog else left
+
+
+def _uploaded_up_to(connection: Connection, settings: Settings) -> int:
+    """Return the byte of the manifest up to which S3 has all snapshots."""
+    return _positions(connection).get(f"manifest:{_prefix(settings)}{settings.s3_bucket}", 0)
+
+
+def _positions(connection: Connection) -> dict[str, int]:
+    table = schema.log_positions
+    return {row.log: row.position for row in connection.execute(select(table.c.log, table.c.position))}
+
+
+def _prefix(settings: Settings) -> str:
+    return f"{settings.s3_prefix}/" if settings.s3_prefix else ""
+
+
+def _manifest(settings: Settings) -> Path:
+    return settings.archive_path / "manifest.jsonl"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

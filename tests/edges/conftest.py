@@ -59,3 +59,37 @@ def incident_row(noon: datetime) -> Callable[..., dict[str, Any]]:
     usual = {"coin": "bitcoin", "currency": "usd", "rule": "move_1h", "state": "firing"}
     nothing = {c.name: None for c in incidents.c if c.nullable}
     return lambda incident_id, **values: {**required, **nothing, **usual, "id": incident_id, **values}
+
+
+@pytest.fixture
+def alert_row(noon: datetime) -> Callable[..., dict[str, Any]]:
+    """Make a row of ``alerts`` of noon: (id, values by column)."""
+    usual = {"coin": "bitcoin", "currency": "usd", "rule": "move_1h", "severity": "warning", "state": "firing"}
+    usual |= {"value": -3.0, "threshold": -2.0, "run_id": "r", "delivery": "pending"}
+    times = {"ts": noon, "raised_at": noon}
+    return lambda name, **values: {"id": name, "message": f"BTC moved, {name}", **usual, **times, **values}
+
+
+@pytest.fixture
+def silence(warehouse: Any, noon: datetime) -> Callable[[str, str, datetime], None]:
+    """Store a silence: (coin, rule, until)."""
+    from coinwatch.warehouse.schema import silences
+
+    def silence(coin: str, rule: str, until: datetime) -> None:
+        row = {"id": f"{coin}-{rule}", "coin": coin, "rule": rule, "until": until, "reason": "upgrade"}
+        with warehouse.begin() as connection:
+            connection.execute(silences.insert(), [row | {"created_at": noon}])
+
+    return silence
+
+
+@pytest.fixture
+def report(warehouse: Any, noon: datetime) -> Callable[..., None]:
+    """Report a pipeline issue: (key, time)."""
+    from coinwatch.health import issues
+
+    def report(key: str = "uploads", at: datetime = noon) -> None:
+        with warehouse.begin() as connection:
+            issues.report(connection, key, title="t", detail="d", action="a", at=at)
+
+    return report

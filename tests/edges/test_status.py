@@ -28,14 +28,8 @@ def world(make_world):
     return make_world(coins=("bitcoin", "ethereum"), s3_bucket="bucket", s3_prefix="in_it")
 
 
-def alert(name, raised_at, delivery):
-    row = {"id": name, "coin": "bitcoin", "currency": "usd", "rule": "move_1h", "severity": "warning"}
-    row |= {"state": "firing", "ts": raised_at, "message": f"message {name}", "raised_at": raised_at, "run_id": "r"}
-    return row | {"delivery": delivery, "delivery_error": "HTTP 500" if delivery == "pending" else None}
-
-
 @pytest.fixture
-def stored(world, noon):
+def stored(world, alert_row, noon):
     """Bitcoin with prices, statistics and alerts; nothing of Ethereum; an issue; files and objects."""
     keys = ["in_it/raw/1", "in_it/raw/2", "inXit/raw/1", "raw/1"]
     objects = [{"bucket": "bucket", "key": key, "sha256": "", "uploaded_at": noon} for key in keys]
@@ -46,9 +40,9 @@ def stored(world, noon):
         schema.prices: [price, price | {"ts": noon - 90 * 24 * HOUR, "source": "history"}],
         schema.price_statistics: [bitcoin | {"sigma_samples": 60, "sigma_variance": 1.0} | STATISTICS],
         schema.alerts: [
-            alert("old", noon - 25 * HOUR, "delivered"),
-            alert("b", noon, "pending"),
-            alert("a", noon, "not_configured"),
+            alert_row("old", raised_at=noon - 25 * HOUR, delivery="delivered", delivery_error=None),
+            alert_row("b", delivery_error="HTTP 500"),
+            alert_row("a", delivery="not_configured", delivery_error=None),
         ],
         schema.s3_objects: [*objects, {**objects[0], "bucket": "other"}],
         schema.pending_work: [{"coin": coin} | work for coin in ("ethereum", "bitcoin")],
@@ -80,8 +74,8 @@ def test_the_status_is_what_the_warehouse_and_the_files_have(stored, noon):
         source="live",
         **STATISTICS,
     )
-    pending = AlertStatus(severity="warning", message="message b", delivery="pending", delivery_error="HTTP 500")
-    waiting = AlertStatus(severity="warning", message="message a", delivery="not_configured", delivery_error=None)
+    pending = AlertStatus(severity="warning", message="BTC moved, b", delivery="pending", delivery_error="HTTP 500")
+    waiting = AlertStatus(severity="warning", message="BTC moved, a", delivery="not_configured", delivery_error=None)
     assert found.budget.used == 0
     assert found == Status(
         at=noon,
@@ -112,9 +106,14 @@ def test_the_objects_are_those_that_s3_has(make_world):
     assert 0 < counts["archive"] < counts["raw"]
 
 
-def test_a_run_whose_price_is_not_stored_has_none_and_without_a_run_it_is_the_newest(stored, noon):
+def test_a_run_whose_price_is_not_stored_has_none_and_without_a_run_it_is_the_newest(stored, noon, monkeypatch):
     assert status.read(stored.app(), noon + HOUR).without_price == ["bitcoin", "ethereum"]
-    assert status.read(stored.app()).coins == status.read(stored.app(), noon).coins
+    monkeypatch.setenv("AIRFLOW_CONN_COINGECKO_DEFAULT", '{"conn_type": "http", "extra": {"plan": "gold"}}')
+    app = stored.app()
+    del app.__dict__["client"]
+    found = status.read(app)
+    assert found.coins == status.read(stored.app(), noon).coins
+    assert found.budget is None, "the connection is wrong"
 
 
 def test_an_empty_warehouse_without_a_bucket_has_nothing(make_world, noon):
@@ -126,38 +125,24 @@ def test_an_empty_warehouse_without_a_bucket_has_nothing(make_world, noon):
         assert status.undelivered(connection) == (0, None, None, 0)
 
 
-def test_without_a_valid_connection_to_coingecko_only_the_budget_is_unknown(stored, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_CONN_COINGECKO_DEFAULT", '{"conn_type": "http", "extra": {"plan": "gold"}}')
-    app = stored.app()
-    del app.__dict__["client"]
-    assert status.read(app).budget is None
-
-
-def test_the_number_of_statements_does_not_depend_on_the_number_of_coins(world, noon):
-    def statements(coins):
+def test_the_number_of_statements_does_not_depend_on_the_number_of_coins_and_the_newest_prices_are_in_the_index(world):
+    def plans(coins):
         app = world.app(settings=world.settings.model_copy(update={"coins": coins}))
-        sent = []
-        event.listen(app.warehouse, "before_cursor_execute", lambda *arguments: sent.append(arguments[2]))
-        status.read(app, noon)
-        return len(sent)
-
-    assert statements(("bitcoin",)) == statements(tuple(f"coin-{number}" for number in range(300)))
-
-
-def test_the_newest_prices_are_looked_up_by_the_index(world):
-    app = world.app()
-    with app.warehouse.begin() as connection:
-        plans = []
+        found = []
 
         def explain(_connection, cursor, statement, parameters, *_):
-            if statement.lstrip().startswith("WITH"):
-                plans.append(cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall())
+            plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            found.append([row[3] for row in plan if "prices" in row[3]])
 
         event.listen(app.warehouse, "before_cursor_execute", explain)
-        assert status.newest_prices(connection, world.settings) == {}
-    assert [row[3] for row in plans[0] if "prices" in row[3]] == [
-        "SEARCH prices USING COVERING INDEX sqlite_autoindex_prices_1 (coin=? AND currency=?)"
-    ]
+        status.read(app)
+        with app.warehouse.begin() as connection:
+            assert status.newest_prices(connection, app.settings) == {}
+        return found
+
+    found = plans(("bitcoin",))
+    assert found == plans(tuple(f"coin-{number}" for number in range(300)))
+    assert found[-1] == ["SEARCH prices USING COVERING INDEX sqlite_autoindex_prices_1 (coin=? AND currency=?)"]
 
 
 def test_names_are_cut_after_the_fifth():

@@ -12,7 +12,6 @@ class QuarantinedValue:
     """A quarantined value of a live poll.
 
     Attributes:
-        value: As the API wrote it.
         is_confirmed: Whether later polls confirmed it.
         is_decided: Whether it was released or rejected.
     """

@@ -23,7 +23,10 @@ Note = Literal[RuleName, "spike_reverted", "level_confirmed"]
 """What a transition is about: the rule, or what ended its incident."""
 
 State = Literal["firing", "worse", "resolved", "corrected"]
-"""The first two are open; ``corrected`` ends an incident that was a spike."""
+"""``corrected`` ends an incident that was a spike."""
+
+OPEN = ("firing", "worse")
+"""The states of an open incident."""
 
 Severity = Literal["warning", "critical"]
 
@@ -33,8 +36,6 @@ class Incident:
     """What is remembered of an incident, open or ended.
 
     Attributes:
-        rule: What opened it.
-        state: Of its newest transition.
         opened_at: Time of the price that opened it.
         changed_at: Time of the price of its newest transition.
         notified_at: Time of the price of its newest firing or worse transition.
@@ -60,7 +61,7 @@ class Incident:
     @property
     def is_open(self) -> bool:
         """Whether it has not ended."""
-        return self.state in ("firing", "worse")
+        return self.state in OPEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,6 @@ class Transition:
 
     Attributes:
         incident: As it is after the change.
-        note: The rule, or what ended the incident.
         severity: ``critical`` from ``critical_factor`` times the threshold on.
         price: The price now, or the quarantined value; None if it is no number.
         change_pct: The move in percent of the price before it; None if it is about no move.
@@ -308,42 +308,33 @@ def _decide_limit(
         change_pct, limit_pct, hours = seen.change_1h_pct, limits.limit_1h_pct, 1.0
     else:
         change_pct, limit_pct, hours = seen.change_24h_pct, limits.limit_24h_pct, 24.0
-    is_unknown = change_pct is None and limit_pct is not None
-    if is_unknown or (last is not None and seen.ts <= last.changed_at):
+    if last is not None and seen.ts <= last.changed_at:
         return []
     incident = last if last is not None and last.is_open else None
-    if limit_pct is None or change_pct is None or abs(change_pct) < limit_pct:
-        is_small = limit_pct is None or abs(change_pct or 0.0) < limits.rearm_fraction * limit_pct
-        return [_of_end(incident, seen, "resolved", rule)] if incident is not None and is_small else []
+    ends = [] if incident is None else [_of_end(incident, seen, "resolved", rule)]
+    if limit_pct is None:
+        return ends
+    if change_pct is None:
+        return []
+    if abs(change_pct) < limit_pct:
+        return ends if abs(change_pct) < limits.rearm_fraction * limit_pct else []
     log_return, reference = math.log1p(change_pct / 100), seen.price / (1 + change_pct / 100)
-    ended: list[Transition] = []
-    if incident is not None and not _is_same_way(incident, log_return):
+    if incident is None or not _is_same_way(incident, log_return):
         # A change from one limit to the opposite one ends an incident and begins another.
-        ended, incident = [_of_end(incident, seen, "resolved", rule)], None
-    if incident is None:
         incident = _open(seen, rule, log_return, reference)
     elif abs(log_return) >= limits.worse_factor * abs(incident.notified_move):
-        incident = replace(_worse(incident, seen, log_return), reference_price=reference)
+        incident, ends = replace(_worse(incident, seen, log_return), reference_price=reference), []
     else:
         return []
-    transition = Transition(
-        incident=incident,
-        note=rule,
-        price=seen.price,
-        change_pct=change_pct,
-        threshold_pct=math.copysign(limit_pct, change_pct),
-        hours=hours,
-    )
-    return [*ended, transition]
+    threshold_pct = math.copysign(limit_pct, change_pct)
+    return [*ends, Transition(incident, rule, "warning", seen.price, change_pct, threshold_pct, hours=hours)]
 
 
 def _decide_stale(last: Incident | None, seen: Observation) -> list[Transition]:
     if last is not None and seen.ts <= last.changed_at:
         return []
-    is_open = last is not None and last.is_open
-    if seen.stale and not is_open:
-        return [Transition(_open(seen, "stale"), "stale", price=seen.price, reason=seen.stale)]
-    if last is not None and is_open and not seen.stale:
-        ended = replace(last, state="resolved", changed_at=seen.ts)
-        return [Transition(ended, "stale", price=seen.price, reason="the price moves again")]
-    return []
+    if last is None or not last.is_open:
+        opened = Transition(_open(seen, "stale"), "stale", price=seen.price, reason=seen.stale)
+        return [opened] if seen.stale else []
+    ended = replace(last, state="resolved", changed_at=seen.ts)
+    return [] if seen.stale else [Transition(ended, "stale", price=seen.price, reason="the price moves again")]

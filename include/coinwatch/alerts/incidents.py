@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, or_, select
 
 from coinwatch.alerts.bad_value import QuarantinedValue, decide_bad_value
-from coinwatch.alerts.decide import Incident, RuleName, Transition, decide_all
+from coinwatch.alerts.decide import OPEN, Incident, RuleName, Transition, decide_all
 from coinwatch.alerts.observe import observe
 from coinwatch.quarantine.held import CONFIRMED
 from coinwatch.rules import RuleBook
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from coinwatch.app import App
 
 log = logging.getLogger(__name__)
-
-OPEN = ("firing", "worse")
-"""States of an open incident."""
 
 WATCH_FEED = "watch_feed"
 """Stored as the run of alerts that no run of `process_prices` has raised."""
@@ -102,24 +99,21 @@ def see_quarantine(connection: Connection, currency: str, now: datetime) -> list
     is_open = _i.state.in_(OPEN)
     query = (
         select(schema.quarantine, _p.ts.label("accepted_ts"), _p.price.label("accepted_price"))
-        .add_columns(*(_i[name].label(f"incident_{name}") for name in _FIELDS))
         .select_from(schema.quarantine.outerjoin(schema.incidents, own).outerjoin(schema.prices, accepted))
         .where(_q.currency == currency, _q.source == "live")
         .where(or_(_i.coin.is_(None), and_(is_open, _q.ts >= _i.opened_at), and_(~is_open, _q.ts > _i.changed_at)))
         .order_by(_q.coin, _q.ts)
     )
+    memory = read_memory(connection, currency)
     transitions: list[Transition] = []
-    for coin, rows in groupby(connection.execute(query).mappings(), key=lambda row: str(row["coin"])):
+    for coin, rows in groupby(connection.execute(query), key=lambda row: str(row.coin)):
         values = list(rows)
-        last = Incident(*(values[0][f"incident_{name}"] for name in _FIELDS)) if values[0]["incident_coin"] else None
-        price = (values[0]["accepted_ts"], float(values[0]["accepted_price"])) if values[0]["accepted_ts"] else None
+        price = (values[0].accepted_ts, float(values[0].accepted_price)) if values[0].accepted_ts else None
         quarantined = [
-            QuarantinedValue(
-                row["ts"], row["value"], row["reason"], row["decided_by"] == CONFIRMED, row["state"] != "held"
-            )
+            QuarantinedValue(row.ts, row.value, row.reason, row.decided_by == CONFIRMED, row.state != "held")
             for row in values
         ]
-        transitions += decide_bad_value(last, coin, currency, quarantined, price, now)
+        transitions += decide_bad_value(memory[coin].get("bad_value"), coin, currency, quarantined, price, now)
     return transitions
 
 
@@ -144,15 +138,7 @@ def _age_minutes(row: RowMapping) -> float | None:
 
 
 def detect_anomalies(app: "App", run_id: str) -> list[str]:
-    """Decide on new live prices and on quarantined values, and store an alert for each transition.
-
-    Args:
-        app: The app.
-        run_id: Run of `process_prices` that the alerts name.
-
-    Returns:
-        The messages of the new alerts.
-    """
+    """Decide on new live prices and on quarantined values, store an alert for each transition, return the messages."""
     now = app.clock()
     transitions: list[Transition] = []
     learning = []

@@ -17,8 +17,7 @@ class Move:
     """A price against an earlier one, judged by the typical move before it.
 
     Attributes:
-        reference_price: The price that it is compared with.
-        reference_ts: Time of that; None if it is not remembered.
+        reference_ts: Time of the reference price; None if it is not remembered.
         hours: Between the two, as the rule counts them: as measured for ``move_1h``, always 24 for ``move_24h``.
         log_return: ln(price / reference price).
         threshold: The size from which it is abnormal, as a log return.
@@ -45,10 +44,8 @@ class Observation:
 
     Attributes:
         ts: As-of time of the poll.
-        move_1h: Its move of about an hour; None without a reference price or during the warm-up.
-        move_24h: Its move of a day; None for the same reasons.
-        change_1h_pct: Change in an hour in percent, also during the warm-up; None if unknown.
-        change_24h_pct: Change in a day in percent, also during the warm-up; None if unknown.
+        move_1h: Its move of about an hour; None without a reference price or during the warm-up, as ``move_24h``.
+        change_1h_pct: Change in an hour, also during the warm-up; None if unknown, as ``change_24h_pct``.
         reverts: Time of the price before, if that was a spike which this price takes back.
         stale: Why the price is stale, in words; empty if it is not.
     """
@@ -77,8 +74,8 @@ def observe(row: Mapping[str, Any], rules: Rules) -> Observation:
         currency=row["currency"],
         ts=row["ts"],
         price=float(row["price"]),
-        move_1h=_move("move_1h", row, row["reference_1h_ts"], row["reference_1h_price"], rules.move_1h),
-        move_24h=_move("move_24h", row, row["reference_24h_ts"], row["reference_24h_price"], rules.move_24h),
+        move_1h=_move("move_1h", row, rules.move_1h),
+        move_24h=_move("move_24h", row, rules.move_24h),
         change_1h_pct=row["change_1h_pct"],
         change_24h_pct=row["change_24h_pct"],
         reverts=row["reverts_ts"],
@@ -86,13 +83,9 @@ def observe(row: Mapping[str, Any], rules: Rules) -> Observation:
     )
 
 
-def _move(
-    name: Literal["move_1h", "move_24h"],
-    row: Mapping[str, Any],
-    reference_ts: datetime | None,
-    reference_price: float,
-    rule: MoveRule,
-) -> Move | None:
+def _move(name: Literal["move_1h", "move_24h"], row: Mapping[str, Any], rule: MoveRule) -> Move | None:
+    span = name.removeprefix("move")
+    reference_ts, reference_price = row[f"reference{span}_ts"], row[f"reference{span}_price"]
     if reference_ts is None or row["prior_variance"] is None:
         return None
     hours = hours_from(reference_ts, row["ts"]) if name == "move_1h" else 24.0

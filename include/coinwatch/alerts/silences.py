@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, delete, select, update
 
+from coinwatch.alerts.decide import OPEN
 from coinwatch.errors import InvalidAction
 from coinwatch.health import issues
 from coinwatch.times import parse_time
@@ -30,22 +31,11 @@ def active_silences(connection: Connection, at: datetime) -> Sequence[Row[Any]]:
     return connection.execute(select(schema.silences).where(_s.until > at).order_by(_s.id)).all()
 
 
-def silence(connection: Connection, *, coin: str, rule: str, until: datetime, reason: str, at: datetime) -> None:
-    """Store a silence; one of the same coin and rule is replaced."""
-    values = {"coin": coin, "rule": rule, "until": until, "reason": reason, "created_at": at}
-    upsert(connection, schema.silences, [{"id": f"{coin}-{rule}", **values}])
-
-
 def manage_alerts(app: "App", params: Mapping[str, Any]) -> str:
-    """Apply the action that an operator asked for.
+    """Apply the action that an operator asked for, and return what was done.
 
-    Args:
-        app: The app.
-        params: ``action`` (silence, unsilence, acknowledge or reenable_webhooks), ``coin``, ``rule``, ``until`` or
-            ``hours``, and ``reason``. ``rule`` is a rule, ``*`` for all of them, or the key of a pipeline issue.
-
-    Returns:
-        What was done.
+    The params are ``action`` (silence, unsilence, acknowledge or reenable_webhooks), ``coin``, ``rule``, ``until`` or
+    ``hours``, and ``reason``. ``rule`` is a rule, ``*`` for all of them, or the key of a pipeline issue.
 
     Raises:
         InvalidAction: It is not possible; nothing was changed.
@@ -68,7 +58,8 @@ def _silence(connection: Connection, params: Mapping[str, Any], now: datetime) -
         raise InvalidAction(f"until: {error}") from None
     if until <= now:
         raise InvalidAction(f"until: {until:%Y-%m-%d %H:%M} UTC is in the past; give a later time")
-    silence(connection, coin=coin, rule=rule, until=until, reason=reason, at=now)
+    values = {"coin": coin, "rule": rule, "until": until, "reason": reason, "created_at": now}
+    upsert(connection, schema.silences, [{"id": f"{coin}-{rule}", **values}])
     return f"silenced until {until:%Y-%m-%d %H:%M} UTC: coin {coin}, rule {rule} ({reason})"
 
 
@@ -83,7 +74,7 @@ def _unsilence(connection: Connection, params: Mapping[str, Any], _now: datetime
 
 def _acknowledge(connection: Connection, params: Mapping[str, Any], now: datetime) -> str:
     coin, rule, reason = params["coin"], params["rule"], _reason(params)
-    query = select(schema.incidents).where(_i.state.in_(("firing", "worse"))).order_by(_i.opened_at, _i.id)
+    query = select(schema.incidents).where(_i.state.in_(OPEN)).order_by(_i.opened_at, _i.id)
     incidents = connection.execute(query).all()
     keys = [issue.key for issue in issues.open_issues(connection)]
     ids = [row.id for row in incidents if coin in (ALL, row.coin) and rule in (ALL, row.rule)]

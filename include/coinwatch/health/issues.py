@@ -46,31 +46,18 @@ def report(
         coins: The coins it concerns; one that is added later notifies operators again.
     """
     old = find(connection, key)
-    row: dict[str, Any] = {
-        "key": key,
-        "state": "open",
-        "title": title,
-        "detail": detail,
-        "action": action,
-        "link": link,
-        "coins": ",".join(coins),
-        "opened_at": at,
-        "seen_at": at,
-        "seen_count": 1,
-        "resolved_at": None,
-        "notify_after": at + grace,
-        "notified_state": old.notified_state if old else None,
-        "notified_at": old.notified_at if old else None,
-        "acknowledged_at": None,
-        "acknowledged_by": None,
-        "delivery_error": None,
-    }
-    if old is not None and old.state == "open":
-        kept = ("opened_at", "notify_after", "acknowledged_at", "acknowledged_by", "delivery_error")
-        row |= {name: getattr(old, name) for name in kept} | {"seen_count": old.seen_count + 1}
-        if not set(coins) <= set(old.coins.split(",")):
-            row |= {"notified_at": None, "acknowledged_at": None, "acknowledged_by": None}
-    upsert(connection, schema.pipeline_issues, [row])
+    news: dict[str, Any] = {"title": title, "detail": detail, "action": action, "link": link, "seen_at": at}
+    news["coins"] = ",".join(coins)
+    unacknowledged = {"acknowledged_at": None, "acknowledged_by": None}
+    if old is None or old.state != "open":
+        opened = {"key": key, "state": "open", "opened_at": at, "seen_count": 1, "notify_after": at + grace}
+        opened |= {"resolved_at": None, "delivery_error": None}
+        # What operators know of the issue before stays.
+        upsert(connection, schema.pipeline_issues, [opened | unacknowledged | news])
+        return
+    if not set(coins) <= set(old.coins.split(",")):
+        news |= {"notified_at": None} | unacknowledged
+    _update(connection, [key], seen_count=_i.seen_count + 1, **news)
 
 
 def resolve(connection: Connection, key: str, at: datetime, detail: str = "") -> None:
@@ -79,8 +66,7 @@ def resolve(connection: Connection, key: str, at: datetime, detail: str = "") ->
     if old is None or old.state != "open":
         return
     detail = f"{detail} It was: {old.detail}" if detail else old.detail
-    values = {"state": "resolved", "resolved_at": at, "detail": detail, "action": ""}
-    connection.execute(update(schema.pipeline_issues).where(_i.key == key).values(**values))
+    _update(connection, [key], state="resolved", resolved_at=at, detail=detail, action="")
 
 
 def find(connection: Connection, key: str) -> Row[Any] | None:
@@ -111,16 +97,18 @@ def due(connection: Connection, now: datetime) -> Sequence[Row[Any]]:
 def mark_notified(connection: Connection, issues: Sequence[Row[Any]], at: datetime) -> None:
     """Record that operators were notified of issues, in the state in which they were read."""
     for issue in issues:
-        values = {"notified_state": issue.state, "notified_at": at, "delivery_error": None}
-        connection.execute(update(schema.pipeline_issues).where(_i.key == issue.key).values(**values))
+        _update(connection, [issue.key], notified_state=issue.state, notified_at=at, delivery_error=None)
 
 
 def mark_failed(connection: Connection, keys: Sequence[str], error: str) -> None:
     """Record why notifications were not delivered; they stay due."""
-    connection.execute(update(schema.pipeline_issues).where(_i.key.in_(keys)).values(delivery_error=error))
+    _update(connection, keys, delivery_error=error)
 
 
 def acknowledge(connection: Connection, keys: Sequence[str], by: str, at: datetime) -> None:
-    """Acknowledge open issues: there are no reminders until they are resolved."""
-    where = (_i.key.in_(keys), _i.state == "open")
-    connection.execute(update(schema.pipeline_issues).where(*where).values(acknowledged_at=at, acknowledged_by=by))
+    """Acknowledge issues: there are no reminders until they are resolved."""
+    _update(connection, keys, acknowledged_at=at, acknowledged_by=by)
+
+
+def _update(connection: Connection, keys: Sequence[str], **values: Any) -> None:
+    connection.execute(update(schema.pipeline_issues).where(_i.key.in_(keys)).values(**values))

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, select, update
 
 from coinwatch.errors import InvalidAction
 from coinwatch.quarantine.screening import Decision, Value, outliers, screen
@@ -63,10 +63,9 @@ def hold(connection: Connection, values: Sequence[Held], now: datetime) -> None:
 
 
 def screen_live(connection: Connection, series: Series, rules: RuleBook, now: datetime) -> list[RawPrice]:
-    """Quarantine live values that are too far from the price before.
+    """Quarantine live values that are too far from the price before; return the raw prices to store as prices.
 
-    Returns:
-        The raw prices to store as prices, with those that are released because these agree with them.
+    With them come those that are released because these agree with them.
     """
     before = _state_before(connection, {key: min(rows) for key, rows in series.items()})
     decisions: list[tuple[RawPrice, Decision]] = []
@@ -90,9 +89,7 @@ def _state_before(
 ) -> dict[tuple[str, str], tuple[Value, list[Value]]]:
     """Return the newest price of each series before a time, and the values quarantined since then.
 
-    Args:
-        connection: The caller's transaction.
-        times: The time for each coin and currency; ``raw_prices`` has a live row at it.
+    ``raw_prices`` has a live row at each of the times.
     """
     before: dict[tuple[str, str], tuple[Value, list[Value]]] = {}
     earlier = schema.prices.alias().c
@@ -133,11 +130,7 @@ def _grouped(keyed: Mapping[tuple[str, str], Any]) -> dict[tuple[str, Any], list
 
 
 def screen_history(connection: Connection, series: Series, rules: RuleBook, now: datetime) -> list[RawPrice]:
-    """Quarantine hours of history that are too far from both of their neighbours.
-
-    Returns:
-        The raw prices to store as prices.
-    """
+    """Quarantine hours of history that are too far from both neighbours; return the raw prices to store as prices."""
     stored: dict[tuple[str, str], dict[datetime, Decimal]] = defaultdict(dict)
     spans = {key: (min(rows), max(rows)) for key, rows in series.items()}
     for (currency, (first, last)), coins in _grouped(spans).items():
@@ -172,8 +165,7 @@ def release(connection: Connection, key: Key, by: str, at: datetime) -> RawPrice
     Returns:
         Its raw price; None if it has none because it is not a number: it stays in quarantine.
     """
-    where = [column == value for column, value in zip((_r.coin, _r.currency, _r.ts, _r.source), key, strict=True)]
-    line = connection.execute(select(schema.raw_prices).where(*where)).mappings().one_or_none()
+    line = connection.execute(select(schema.raw_prices).where(*_has_key(_r, key))).mappings().one_or_none()
     if line is None:
         return None
     _decide(connection, key, "released", by, at)
@@ -182,20 +174,18 @@ def release(connection: Connection, key: Key, by: str, at: datetime) -> RawPrice
 
 
 def _decide(connection: Connection, key: Key, state: str, by: str, at: datetime) -> None:
-    where = [column == value for column, value in zip((_q.coin, _q.currency, _q.ts, _q.source), key, strict=True)]
-    connection.execute(update(schema.quarantine).where(*where).values(state=state, decided_by=by, decided_at=at))
+    statement = update(schema.quarantine).where(*_has_key(_q, key))
+    connection.execute(statement.values(state=state, decided_by=by, decided_at=at))
+
+
+def _has_key(columns: Any, key: Key) -> list[ColumnElement[bool]]:
+    return [columns[name] == value for name, value in zip(("coin", "currency", "ts", "source"), key, strict=True)]
 
 
 def review_quarantine(app: "App", params: Mapping[str, Any], run_id: str) -> dict[str, list[str]]:
-    """List quarantined values, release them, or reject them.
+    """List quarantined values, release them, or reject them; return the times of the released ones by coin.
 
-    Args:
-        app: The app.
-        params: ``action`` (list, release or reject), ``coin`` and ``ts`` (``*``: all), ``reason``.
-        run_id: The run, for the column ``decided_by``.
-
-    Returns:
-        The times of the released values by coin.
+    The params are ``action`` (list, release or reject), ``coin`` and ``ts`` (``*``: all), and ``reason``.
 
     Raises:
         InvalidAction: There is no such value, or it cannot be a price.
@@ -216,10 +206,7 @@ def review_quarantine(app: "App", params: Mapping[str, Any], run_id: str) -> dic
         chosen = [value for value in held if coin in (ALL, value.coin) and ts in (ALL, format_time(value.ts))]
         if not chosen:
             known = "; ".join(map(_describe, held[:20])) or "none"
-            raise InvalidAction(
-                f"no value of coin {coin} at {ts} is quarantined (a time is written 2026-11-22T10:00:00Z). "
-                f"Quarantined: {known}"
-            )
+            raise InvalidAction(f"no value of coin {coin} at {ts} is quarantined. Quarantined: {known}")
         for value in chosen:
             key = (value.coin, value.currency, value.ts, value.source)
             if action == "reject":

@@ -14,12 +14,7 @@ from coinwatch.rules import BadValueRule
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The value that one poll has for a coin.
-
-    Attributes:
-        ts: As-of time of the poll.
-        price: None if it is not a positive number.
-    """
+    """The value that one poll has for a coin at its as-of time; its price is None if it is not a positive number."""
 
     ts: datetime
     price: Decimal | None
@@ -30,7 +25,6 @@ class Decision:
     """The decision on one value.
 
     Attributes:
-        value: The value.
         reason: Why it is quarantined; empty if it is accepted.
         released: The quarantined values that are accepted with it because they agree, oldest first.
     """

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from coinwatch.slack.wording import format_duration, format_pct, format_utc
+from coinwatch.slack.charts import Point, sparkline
+from coinwatch.slack.wording import format_duration, format_pct, format_price, format_utc
 
+# Characters by block (Slack, Block Kit reference). It documents no limit of a context element: a field's is safe.
 HEADER_MAX = 150
-"""Characters of a header block (Slack, Block Kit reference: header)."""
-
 SECTION_MAX = 3000
-"""Characters of a section block's text (Slack, Block Kit reference: section)."""
-
 CONTEXT_MAX = 2000
-"""Characters of a context element's text: Slack documents no limit, that of a section's field is safe."""
 
 TEXT_MAX = 4000
 """Characters of a message's text (Slack, chat.postMessage: recommended; 40,000 are cut off)."""
@@ -24,6 +21,8 @@ BLOCKS_MAX = 50
 
 SHOWN_MAX = 15
 """Alerts or issues of a message that are shown in full; the others get a line each."""
+
+CHART_SPAN = timedelta(hours=24)
 
 _ICONS = {
     "warning": ":warning:",
@@ -54,10 +53,11 @@ class SlackMessage:
 
 @dataclass(frozen=True, slots=True)
 class AlertView:
-    """An alert as a message shows it: columns of ``alerts``, its rule's settings, and the day before it as text."""
+    """An alert as a message shows it: columns of ``alerts``, its rule's settings, and the prices of the day before."""
 
     id: str
     coin: str
+    currency: str
     rule: str
     state: str
     severity: str
@@ -65,8 +65,8 @@ class AlertView:
     ts: datetime
     value: float | None
     threshold: float | None
-    settings: str
-    chart: str
+    settings: str = ""
+    prices: Sequence[Point] = ()
 
     @property
     def is_end(self) -> bool:
@@ -102,20 +102,18 @@ class IssueView:
 def alert_message(alerts: Sequence[AlertView], run_url: str, *, simulated: bool) -> SlackMessage:
     """Return one message with all alerts of one run, the worst first."""
     ordered = sorted(alerts, key=_urgency)
-    mark = "[SIMULATED] " if simulated else ""
     if len(ordered) == 1:
         title = _TITLES[ordered[0].state]
     else:
         coins = len({alert.coin for alert in ordered})
         title = f"{len(ordered)} price alerts" + (f", {coins} coins" if coins > 1 else "")
-    blocks = [_header(f"{mark}{title}")]
-    blocks += [_section(_show_alert(alert)) for alert in ordered[:SHOWN_MAX]]
+    blocks = [_section(_show_alert(alert)) for alert in ordered[:SHOWN_MAX]]
     blocks += _pages([f"{alert.icon} {escape(alert.message)}" for alert in ordered[SHOWN_MAX:]], limit=2)
     if simulated:
         blocks.append(_section("Simulated prices (sandbox): nothing happened in the real market."))
     ids = ", ".join(f"`{escape(alert.id)}`" for alert in ordered)
-    blocks.append(_context(f"<{run_url}|run> · {'alert' if len(ordered) == 1 else 'alerts'} {ids}"))
-    return SlackMessage(_text(mark + " · ".join(alert.message for alert in ordered)), blocks)
+    footer = f"<{run_url}|run> · {'alert' if len(ordered) == 1 else 'alerts'} {ids}"
+    return _message(title, " · ".join(alert.message for alert in ordered), blocks, footer, simulated=simulated)
 
 
 def worst_open(alerts: Sequence[AlertView]) -> AlertView | None:
@@ -132,8 +130,9 @@ def _urgency(alert: AlertView) -> tuple[bool, bool, float, str]:
 def _show_alert(alert: AlertView) -> str:
     worse = "Worse: " if alert.state == "worse" else ""
     lines = [f"{alert.icon} *{worse}{escape(alert.message)}*"]
-    if alert.chart:
-        lines.append(escape(alert.chart))
+    if bars := sparkline(alert.prices, alert.ts - CHART_SPAN, alert.ts):
+        low, high = (format_price(pick(price for _, price in alert.prices), alert.currency) for pick in (min, max))
+        lines.append(f"{bars} 24 h, {low} to {high}")
     limit = "" if alert.threshold is None else f": from {format_pct(alert.threshold)} on"
     settings = f" ({escape(alert.settings)})" if alert.settings else ""
     lines.append(f"Rule {escape(alert.rule)}{limit}{settings} · {alert.severity} · {format_utc(alert.ts)}")
@@ -142,19 +141,16 @@ def _show_alert(alert: AlertView) -> str:
 
 def issue_message(issues: Sequence[IssueView], *, simulated: bool) -> SlackMessage:
     """Return one message with pipeline issues; it looks different from anything about the market."""
-    mark = "[SIMULATED] " if simulated else ""
     resolved = " resolved" if all(issue.state == "resolved" for issue in issues) else ""
     title = f"Pipeline issue{resolved}: {issues[0].title}"
     if len(issues) > 1:
         title = f"{len(issues)} pipeline issues{resolved}"
-    blocks = [_header(f"{mark}{title}")]
-    blocks += [_section(_show_issue(issue)) for issue in issues[:SHOWN_MAX]]
+    blocks = [_section(_show_issue(issue)) for issue in issues[:SHOWN_MAX]]
     more = [f"{_ISSUE_ICONS[issue.state]} {escape(issue.title)}" for issue in issues[SHOWN_MAX:]]
     blocks += _pages(more, limit=2)
     ids = ", ".join(f"issue `{escape(issue.id)}`" if issue.id else "sent without the warehouse" for issue in issues)
-    blocks.append(_context(f"Not about the market · {ids}"))
     states = " · ".join(f"{issue.title} ({_ISSUE_STATES[issue.state]})" for issue in issues)
-    return SlackMessage(_text(f"{mark}Pipeline issue: {states}"), blocks)
+    return _message(title, f"Pipeline issue: {states}", blocks, f"Not about the market · {ids}", simulated=simulated)
 
 
 def _show_issue(issue: IssueView) -> str:
@@ -170,19 +166,22 @@ def _show_issue(issue: IssueView) -> str:
 
 def summary_message(alerts: Sequence[AlertView], hours: float, *, simulated: bool) -> SlackMessage:
     """Return one message that lists alerts which are older than this many hours, the oldest first."""
-    mark = "[SIMULATED] " if simulated else ""
-    text = f"{mark}{len(alerts)} alerts from more than {hours:g} hours ago, which could not be delivered then"
+    text = f"{len(alerts)} alerts from more than {hours:g} hours ago, which could not be delivered then"
     lines = [
         f"• {format_utc(alert.ts)} {'' if alert.state == 'firing' else f'{alert.state}: '}{escape(alert.message)}"
         for alert in alerts
     ]
-    blocks = [
-        _header(f"{mark}Delivered late: {len(alerts)} alerts"),
-        _section(f"{escape(text)}. All of them are in the warehouse."),
-        *_pages(lines, limit=BLOCKS_MAX - 3),
-        _context(f"the first is `{escape(alerts[0].id)}`"),
-    ]
-    return SlackMessage(_text(text), blocks)
+    blocks = [_section(f"{text}. All of them are in the warehouse."), *_pages(lines, limit=BLOCKS_MAX - 3)]
+    footer = f"the first is `{escape(alerts[0].id)}`"
+    return _message(f"Delivered late: {len(alerts)} alerts", text, blocks, footer, simulated=simulated)
+
+
+def _message(title: str, text: str, blocks: list[dict[str, Any]], footer: str, *, simulated: bool) -> SlackMessage:
+    mark = "[SIMULATED] " if simulated else ""
+    # A header is plain text: nothing to escape.
+    header = {"type": "header", "text": {"type": "plain_text", "text": clip(f"{mark}{title}", HEADER_MAX)}}
+    context = {"type": "context", "elements": [{"type": "mrkdwn", "text": clip(footer, CONTEXT_MAX)}]}
+    return SlackMessage(clip(escape(f"{mark}{text}"), TEXT_MAX), [header, *blocks, context])
 
 
 def _pages(lines: Sequence[str], limit: int) -> list[dict[str, Any]]:
@@ -201,21 +200,8 @@ def _pages(lines: Sequence[str], limit: int) -> list[dict[str, Any]]:
     return [_section(page) for page in pages]
 
 
-def _header(text: str) -> dict[str, Any]:
-    # A header is plain text: nothing to escape.
-    return {"type": "header", "text": {"type": "plain_text", "text": clip(text, HEADER_MAX)}}
-
-
 def _section(text: str) -> dict[str, Any]:
     return {"type": "section", "text": {"type": "mrkdwn", "text": clip(text, SECTION_MAX)}}
-
-
-def _context(text: str) -> dict[str, Any]:
-    return {"type": "context", "elements": [{"type": "mrkdwn", "text": clip(text, CONTEXT_MAX)}]}
-
-
-def _text(text: str) -> str:
-    return clip(escape(text), TEXT_MAX)
 
 
 def clip(text: str, limit: int) -> str:

@@ -1,5 +1,6 @@
 """Charts of the last hours: as text that every Slack shows, or as a PNG."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from io import BytesIO
@@ -19,28 +20,17 @@ Point = tuple[datetime, float]
 """A time and a price."""
 
 
-def sparkline(points: Sequence[Point], start: datetime, end: datetime, *, width: int = 24) -> str:
-    """Return the prices in (start, end] as bars from the lowest to the highest; empty for less than two prices.
+def sparkline(prices: Sequence[Point], start: datetime, end: datetime, *, width: int = 24) -> str:
+    """Return prices in (start, end], ascending by time, as bars from the lowest to the highest.
 
-    Args:
-        points: Ascending by time.
-        start: The left end.
-        end: The right end.
-        width: Number of bars; each shows the last price in its part of the time.
+    Each bar is the last price in its part of the time. Empty for less than two prices.
     """
-    shown = [(moment, price) for moment, price in points if start < moment <= end]
-    if len(shown) < 2:
+    if len(prices) < 2:
         return ""
-    low, high = min(price for _, price in shown), max(price for _, price in shown)
-    last = {_part(moment, start, end, width): price for moment, price in shown}
+    low, high = min(price for _, price in prices), max(price for _, price in prices)
+    # A time on an edge belongs to the part before it.
+    last = {math.ceil((moment - start) * width / (end - start)) - 1: price for moment, price in prices}
     return "".join(_bar(last[part], low, high) if part in last else UNKNOWN for part in range(width))
-
-
-def _part(moment: datetime, start: datetime, end: datetime, width: int) -> int:
-    # (start, end]: a time on an edge belongs to the part before it.
-    share = (moment - start) / (end - start)
-    part = int(share * width)
-    return part - 1 if part == share * width else part
 
 
 def _bar(price: float, low: float, high: float) -> str:
@@ -49,10 +39,9 @@ def _bar(price: float, low: float, high: float) -> str:
     return BARS[round((price - low) / (high - low) * (len(BARS) - 1))]
 
 
-def draw_chart(points: Sequence[Point], start: datetime, end: datetime, *, title: str, currency: str) -> bytes:
-    """Return the prices in (start, end] as a PNG; empty for less than two prices."""
-    shown = [(moment, price) for moment, price in points if start < moment <= end]
-    if len(shown) < 2:
+def draw_chart(prices: Sequence[Point], start: datetime, end: datetime, *, title: str, currency: str) -> bytes:
+    """Return prices in (start, end], ascending by time, as a PNG; empty for less than two prices."""
+    if len(prices) < 2:
         return b""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
@@ -63,32 +52,13 @@ def draw_chart(points: Sequence[Point], start: datetime, end: datetime, *, title
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     # NaN breaks the line.
-    line: list[tuple[datetime, float]] = shown[:1]
-    for (before, _), point in pairwise(shown):
-        line += [(before, float("nan")), point] if point[0] - before > GAP else [point]
+    line: list[Point] = list(prices[:1])
+    for (before, _), point in pairwise(prices):
+        line += [(before, math.nan), point] if point[0] - before > GAP else [point]
     axes.plot([date2num(at) for at, _ in line], [price for _, price in line], ".-", color="#1264a3", linewidth=1.8)
-    for label, pick, offset in (("lowest", min, -14), ("highest", max, 7)):
-        at, price = pick(shown, key=lambda point: point[1])
-        share = (at - start) / (end - start)
-        axes.annotate(
-            f"{label} {format_price(price, currency)}",
-            (date2num(at), price),
-            (0, offset),
-            textcoords="offset points",
-            ha="left" if share < 0.2 else "right" if share > 0.8 else "center",
-            color="#616061",
-        )
-    last, color = (date2num(shown[-1][0]), shown[-1][1]), "#e01e5a"
+    last, color = (date2num(prices[-1][0]), prices[-1][1]), "#e01e5a"
     axes.plot(*last, "o", color=color, clip_on=False)
-    axes.annotate(
-        format_price(last[1], currency),
-        last,
-        (8, 0),
-        textcoords="offset points",
-        va="center",
-        color=color,
-        annotation_clip=False,
-    )
+    axes.annotate(f"  {format_price(last[1], currency)}", last, va="center", color=color, annotation_clip=False)
     axes.set_title(title, loc="left")
     axes.set_xlim(date2num(start), date2num(end))
     axes.margins(y=0.15)

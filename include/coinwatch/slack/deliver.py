@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Row, select
 
 from coinwatch.files import locked
 from coinwatch.health import issues
-from coinwatch.settings import FAILURES_CONN_ID, SLACK_CONN_ID
+from coinwatch.settings import SLACK_CONN_ID
 from coinwatch.slack import outbox
-from coinwatch.slack.blocks import IssueView, SlackMessage, issue_message
+from coinwatch.slack.blocks import CHART_SPAN, IssueView, SlackMessage, issue_message
 from coinwatch.slack.charts import draw_chart
 from coinwatch.slack.webhook import MessageRefused, SlackError, Webhook, WebhookRevoked
 from coinwatch.slack.wording import format_utc
@@ -38,10 +38,7 @@ SHORT_WAITS = 3
 
 
 def send_slack_alerts(app: "App") -> int:
-    """Send the market alerts that are due, then the pipeline issues.
-
-    Returns:
-        Alerts that were delivered.
+    """Send the market alerts that are due, then the pipeline issues, and return how many alerts were delivered.
 
     Raises:
         SlackError: Slack did not accept a message; it and those after it stay due. Not raised for a revoked webhook if
@@ -50,14 +47,12 @@ def send_slack_alerts(app: "App") -> int:
     with locked(app.settings.data_dir / "delivery"):
         try:
             delivered = _send_alerts(app)
-        except WebhookRevoked as error:
-            if not _send_issues(app):
+        except SlackError as error:
+            notified = _send_issues(app)
+            if not (notified and isinstance(error, WebhookRevoked)):
                 raise
             log.error("%s. Operators were notified", error)
             return 0
-        except SlackError:
-            _send_issues(app)
-            raise
         _send_issues(app)
         return delivered
 
@@ -83,30 +78,22 @@ def post_issue(app: "App", *, title: str, detail: str, action: str, link: str | 
 
 
 def _send_alerts(app: "App") -> int:
-    now, max_age = app.clock(), timedelta(hours=app.settings.alert_max_age_hours)
-    if app.slack.alerts is None:
-        with app.warehouse.begin() as connection:
-            outbox.hold(connection, now)
-            waiting = len(outbox.due(connection, now - max_age))
-            outbox.mark_not_configured(connection)
-        hours = max_age / timedelta(hours=1)
-        log.warning(
-            "no connection %s: %d alerts wait; sent if it is created within %g h", SLACK_CONN_ID, waiting, hours
-        )
-        return 0
-    webhook = app.slack.alerts
+    now, webhook = app.clock(), app.slack.alerts
+    hours = app.settings.alert_max_age_hours
+    oldest = now - timedelta(hours=hours)
     with app.warehouse.begin() as connection:
         outbox.hold(connection, now)
-        due = outbox.due(connection, now - max_age)
+        due = outbox.due(connection, oldest)
+        if webhook is None:
+            outbox.mark(connection, schema.alerts.c.delivery == "pending", delivery="not_configured")
+            log.warning(
+                "no connection %s: %d alerts wait; sent if it is created within %g h", SLACK_CONN_ID, len(due), hours
+            )
+            return 0
         revoked, wait = _is_revoked(connection, webhook), _seconds_to_wait(connection, webhook, now)
-        batches = [] if revoked else list(outbox.batches(app, connection, due, now - max_age))
+        batches = [] if revoked else list(outbox.batches(app, connection, due, oldest))
     if due and revoked:
-        log.warning(
-            "%d alerts wait: the webhook of %s is revoked. Put a new one into the connection; if the old one works "
-            "again, run manage_alerts with reenable_webhooks",
-            len(due),
-            SLACK_CONN_ID,
-        )
+        log.warning("%d alerts wait: the webhook of %s is revoked", len(due), SLACK_CONN_ID)
     elif due and wait:
         raise SlackError(f"{SLACK_CONN_ID}: HTTP 429, retry in {wait:.0f} s", retry_after=wait)
     delivered = 0
@@ -118,42 +105,40 @@ def _send_alerts(app: "App") -> int:
 
 
 def _send_batch(app: "App", webhook: Webhook, batch: outbox.Batch) -> int:
-    ids = [row.id for row in batch.rows]
+    which = schema.alerts.c.id.in_(batch.ids)
     try:
         _send(app, webhook, batch.message)
     except SlackError as error:
         refused = isinstance(error, MessageRefused)
         with app.warehouse.begin() as connection:
-            outbox.mark_undelivered(connection, ids, "refused" if refused else "pending", str(error))
+            state = "refused" if refused else "pending"
+            outbox.mark(connection, which, delivery=state, delivery_error=str(error))
         if not refused:
             raise
         # One bad message does not hold up those after it.
         log.error("message %s: %s", batch.id, error)
         return 0
+    delivered = {"delivery": "delivered", "delivered_at": app.clock(), "delivery_error": None, "message_id": batch.id}
     with app.warehouse.begin() as connection:
-        outbox.mark_delivered(connection, ids, batch.id, app.clock())
-    log.info("delivered to %s: %s", webhook.conn_id, ", ".join(ids))
+        outbox.mark(connection, which, **delivered)
+    log.info("delivered to %s: %s", webhook.conn_id, ", ".join(batch.ids))
     # After the mark, so that a chart is never the reason for a second message.
-    if batch.charted is not None:
-        _upload_chart(app, batch.charted)
-    return len(ids)
-
-
-def _upload_chart(app: "App", row: Row[Any]) -> None:
-    if app.slack.upload_chart is None:
-        return
-    with app.warehouse.begin() as connection:
-        points = outbox.day_before(connection, row)
-    title = f"{'[SIMULATED] ' if app.simulated else ''}{row.coin}, 24 hours to {format_utc(row.ts)}"
-    png = draw_chart(points, row.ts - outbox.CHART_SPAN, row.ts, title=title, currency=row.currency)
-    if png:
-        app.slack.upload_chart(png, title)
+    if batch.charted is not None and app.slack.upload_chart is not None:
+        alert = batch.charted
+        title = f"{'[SIMULATED] ' if app.simulated else ''}{alert.coin}, 24 hours to {format_utc(alert.ts)}"
+        png = draw_chart(alert.prices, alert.ts - CHART_SPAN, alert.ts, title=title, currency=alert.currency)
+        if png:
+            app.slack.upload_chart(png, title)
+    return len(batch.ids)
 
 
 def _send_issues(app: "App") -> bool:
     now, webhooks = app.clock(), _issue_webhooks(app)
+    used = {_issue_key(webhook) for webhook in webhooks}
     with app.warehouse.begin() as connection:
-        _resolve_replaced(connection, webhooks, now)
+        for issue in issues.open_issues(connection, "webhook:"):
+            if issue.key not in used:
+                issues.resolve(connection, issue.key, now, "The connection has another webhook, or was removed.")
     for webhook in webhooks:
         # Read for each webhook: that the one before is revoked is an issue, too.
         with app.warehouse.begin() as connection:
@@ -189,19 +174,11 @@ def _issue_webhooks(app: "App") -> list[Webhook]:
 
 def _issue_view(row: Row[Any], now: datetime) -> IssueView:
     """Return an issue as a message shows it; what is sent again has the same id."""
-    is_reminder = row.state == row.notified_state == "open" and row.notified_at is not None
-    state = "reminder" if is_reminder else row.state
-    since = row.notified_at if is_reminder else row.opened_at
-    return IssueView(
-        id=f"{row.key}@{compact_time(since)}-{state}",
-        state=state,
-        title=row.title,
-        detail=row.detail,
-        action=row.action,
-        link=row.link,
-        opened_at=row.opened_at,
-        at=now,
-    )
+    state, since = row.state, row.opened_at
+    if state == row.notified_state == "open" and row.notified_at is not None:
+        state, since = "reminder", row.notified_at
+    key = f"{row.key}@{compact_time(since)}-{state}"
+    return IssueView(key, state, row.title, row.detail, row.action, row.link, row.opened_at, now)
 
 
 def _send(app: "App", webhook: Webhook, message: SlackMessage) -> None:
@@ -265,12 +242,3 @@ def _seconds_to_wait(connection: Connection, webhook: Webhook, now: datetime) ->
     r = schema.rate_limits.c
     retry_at = connection.execute(select(r.retry_at).where(r.name == _limit_name(webhook))).scalar()
     return max(0.0, (retry_at - now).total_seconds()) if retry_at else 0.0
-
-
-def _resolve_replaced(connection: Connection, webhooks: list[Webhook], now: datetime) -> None:
-    """Resolve the issues of revoked webhooks that no connection has any more."""
-    used = {_issue_key(webhook) for webhook in webhooks}
-    for conn_id in (FAILURES_CONN_ID, SLACK_CONN_ID):
-        for issue in issues.open_issues(connection, f"webhook:{conn_id}:"):
-            if issue.key not in used:
-                issues.resolve(connection, issue.key, now, "The connection has another webhook, or was removed.")

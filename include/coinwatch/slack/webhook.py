@@ -48,12 +48,7 @@ class MessageRefused(WebhookRefused):
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """An incoming webhook.
-
-    Attributes:
-        conn_id: Its connection.
-        client: The provider's client; its URL is a secret.
-    """
+    """The incoming webhook of a connection; the client's URL is a secret."""
 
     conn_id: str
     client: WebhookClient
@@ -89,10 +84,8 @@ class Slack:
     """What of Slack is configured.
 
     Attributes:
-        alerts: For market alerts.
         failures: For pipeline issues; without it, or while it does not work, they go to ``alerts``.
         upload_chart: For a chart of the worst alert of a message: (PNG, title).
-        sleep: Waits for a number of seconds.
     """
 
     alerts: Webhook | None = None

@@ -30,33 +30,24 @@ def silences(warehouse):
     return read
 
 
-@pytest.fixture
-def report(warehouse, noon):
-    def report(key):
-        with warehouse.begin() as connection:
-            issues.report(connection, key, title="t", detail="d", action="a", at=noon)
-
-    return report
-
-
-def test_a_silence_lasts_for_hours_or_until_a_time_and_the_same_one_again_replaces_it(apply, silences, noon):
+def test_a_silence_lasts_for_hours_or_until_a_time_the_same_one_again_replaces_it_and_it_can_be_ended(
+    apply, silences, noon
+):
     apply(reason="first")
     apply()
     apply(coin="", rule=" move_1h ", until="2026-11-23T00:00:00+00:00")
-    everything = [("*", "move_1h", noon + 12 * HOUR, "upgrade"), ("bitcoin", "*", noon + 6 * HOUR, "upgrade")]
-    assert silences(noon) == everything
-    assert silences(noon + 6 * HOUR) == everything[:1]
-
-
-def test_a_silence_is_ended_by_its_coin_and_rule(apply, silences, noon):
-    apply()
-    with pytest.raises(InvalidAction, match=r"coin bitcoin, rule \*$"):
+    market, bitcoin = ("*", "move_1h", noon + 12 * HOUR, "upgrade"), ("bitcoin", "*", noon + 6 * HOUR, "upgrade")
+    assert silences(noon) == [market, bitcoin]
+    assert silences(noon + 6 * HOUR) == [market]
+    with pytest.raises(InvalidAction, match=r"coin \*, rule move_1h; coin bitcoin, rule \*$"):
         apply(action="unsilence", coin="*")
     apply(action="unsilence")
-    assert silences(noon) == []
+    assert silences(noon) == [market]
 
 
-def test_open_incidents_of_the_coin_and_rule_are_acknowledged(apply, warehouse, incident_row, noon):
+def test_open_incidents_of_the_coin_and_rule_are_acknowledged_or_an_issue_by_its_key(
+    apply, warehouse, incident_row, report, noon
+):
     rows = [
         incident_row("a"),
         incident_row("b", rule="stale"),
@@ -65,27 +56,21 @@ def test_open_incidents_of_the_coin_and_rule_are_acknowledged(apply, warehouse, 
     ]
     with warehouse.begin() as connection:
         connection.execute(insert(schema.incidents), rows)
-    apply(action="acknowledge", reason="Ada")
-    c = schema.incidents.c
-    with warehouse.begin() as connection:
-        query = select(c.id, c.acknowledged_at, c.acknowledged_by).order_by(c.id)
-        assert connection.execute(query).all() == [
-            ("a", noon, "Ada"),
-            ("b", noon, "Ada"),
-            ("c", None, None),
-            ("d", None, None),
-        ]
-
-
-def test_an_issue_is_acknowledged_by_its_key(apply, warehouse, report, noon):
     report("uploads")
     report("late")
+    apply(action="acknowledge", reason="Ada")
     apply(action="acknowledge", coin="*", rule="uploads", reason="Bob")
-    i = schema.pipeline_issues.c
-    with warehouse.begin() as connection:
-        query = select(i.key, i.acknowledged_at, i.acknowledged_by).order_by(i.key)
-        assert connection.execute(query).all() == [("late", None, None), ("uploads", noon, "Bob")]
-    with pytest.raises(InvalidAction, match=r"late, uploads$"):
+
+    def acknowledged(table, name):
+        columns = (table.c[name], table.c.acknowledged_at, table.c.acknowledged_by)
+        with warehouse.begin() as connection:
+            return connection.execute(select(*columns).order_by(table.c[name])).all()
+
+    ada, nobody = (noon, "Ada"), (None, None)
+    expected = [("a", *ada), ("b", *ada), ("c", *nobody), ("d", *nobody)]
+    assert acknowledged(schema.incidents, "id") == expected
+    assert acknowledged(schema.pipeline_issues, "key") == [("late", *nobody), ("uploads", noon, "Bob")]
+    with pytest.raises(InvalidAction, match=r"ethereum move_1h, late, uploads$"):
         apply(action="acknowledge", coin="ripple")
 
 

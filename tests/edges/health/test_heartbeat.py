@@ -6,7 +6,6 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import insert
 
-from coinwatch.health import issues
 from coinwatch.health.checks import deliver_waiting
 from coinwatch.health.heartbeat import write_heartbeat
 from coinwatch.sandbox.http import Response, SandboxServer
@@ -40,17 +39,15 @@ def beat(world):
 
 
 @pytest.fixture
-def issue(world, noon):
-    """An issue that was opened at noon."""
-    with world.warehouse().begin() as connection:
-        issues.report(connection, "uploads", title="t", detail="d", action="a", at=noon)
+def warehouse(world):
+    return world.warehouse()
 
 
-@pytest.mark.usefixtures("issue")
-def test_the_file_says_how_things_stand(world, beat, noon):
+def test_the_file_says_how_things_stand(world, warehouse, beat, report, noon):
     price = {"coin": "bitcoin", "currency": "usd", "ts": noon, "price": 1, "source": "live", "snapshot": "s"}
-    with world.warehouse().begin() as connection:
+    with warehouse.begin() as connection:
         connection.execute(insert(schema.prices), [price])
+    report()
     world.clock.now = noon + HOUR
     path = world.settings.data_dir / "heartbeat.json"
     assert beat(coins=("bitcoin", "ethereum")) == f"{path} written"
@@ -64,25 +61,23 @@ def test_the_file_says_how_things_stand(world, beat, noon):
     }
 
 
-def test_the_url_is_called_and_never_shown(beat, caplog, capfd):
+def test_the_url_is_called_and_never_shown(beat, caplog, capfd, unused_port):
     caplog.set_level(logging.DEBUG)
-    with Monitor() as monitor:
-        done = beat(f"{monitor.origin}/ping/s3cr3t")
-    assert monitor.calls == [("GET", "/ping/s3cr3t")]
-    assert done.endswith("URL called (HTTP 200)")
-    assert "s3cr3t" not in done + caplog.text + "".join(capfd.readouterr())
+    with Monitor() as monitor, Monitor(503) as broken:
+        done = [
+            beat(f"{origin}/s3cr3t") for origin in (monitor.origin, broken.origin, f"http://127.0.0.1:{unused_port}")
+        ]
+    assert monitor.calls == [("GET", "/s3cr3t")]
+    assert [outcome.partition("written, ")[2] for outcome in done] == [
+        "URL called (HTTP 200)",
+        "URL call failed (HTTPError 503)",
+        "URL call failed (URLError)",
+    ]
+    assert "s3cr3t" not in str(done) + caplog.text + "".join(capfd.readouterr())
 
 
-def test_a_call_that_fails_is_a_warning_without_the_url(beat, caplog, unused_port):
-    with Monitor(503) as monitor:
-        beat(f"{monitor.origin}/ping/s3cr3t")
-    assert "(HTTPError 503)" in caplog.text
-    assert beat(f"http://127.0.0.1:{unused_port}/s3cr3t").endswith("(URLError)")
-    assert "s3cr3t" not in caplog.text
-
-
-@pytest.mark.usefixtures("issue")
-def test_while_operators_are_not_notified_of_an_issue_the_url_is_not_called(world, beat, noon):
+def test_while_operators_are_not_notified_of_an_issue_the_url_is_not_called(world, beat, report, noon):
+    report()
     with Monitor() as monitor:
         for minutes in (59, 60):
             world.clock.now = noon + timedelta(minutes=minutes)

@@ -3,7 +3,6 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
-from coinwatch.alerts.silences import silence
 from coinwatch.health import issues
 
 HOUR = timedelta(hours=1)
@@ -25,6 +24,9 @@ class Operators:
 
     def resolve(self, at, detail="All there."):
         self.call(issues.resolve, "uploads", at, detail)
+
+    def acknowledge(self, at):
+        self.call(issues.acknowledge, ["uploads"], "ann", at)
 
     def row(self):
         return self.call(issues.find, "uploads")
@@ -67,19 +69,18 @@ def test_a_grace_period_counts_from_the_first_report(operators, noon):
     assert operators.notify(noon + 2 * HOUR) == OPENED
 
 
-def test_one_that_is_resolved_before_operators_were_notified_notifies_nobody(operators, noon):
-    operators.report(noon)
-    operators.resolve(noon)
-    assert operators.notify(noon) == []
-
-
-def test_it_is_due_until_it_is_delivered(operators, noon):
+def test_it_is_due_until_it_is_delivered_or_resolved_before(operators, noon):
     operators.report(noon)
     operators.call(issues.mark_failed, ["uploads"], "HTTP 503")
     operators.report(noon + HOUR)
     assert operators.row().delivery_error == "HTTP 503"
     assert operators.notify(noon + HOUR) == OPENED
     assert operators.row().delivery_error is None
+    operators.resolve(noon + HOUR)
+    assert operators.notify(noon + HOUR) == RESOLVED
+    operators.report(noon + HOUR)
+    operators.resolve(noon + HOUR)
+    assert operators.notify(noon + HOUR) == [], "operators do not know that it was open"
 
 
 def test_a_reminder_comes_once_a_day_until_it_is_acknowledged(operators, noon):
@@ -88,7 +89,7 @@ def test_a_reminder_comes_once_a_day_until_it_is_acknowledged(operators, noon):
     assert operators.notify(noon + DAY - HOUR) == []
     assert operators.notify(noon + DAY) == OPENED
     assert operators.notify(noon + DAY + HOUR) == []
-    operators.call(issues.acknowledge, ["uploads"], "ann", noon + DAY)
+    operators.acknowledge(noon + DAY)
     operators.report(noon + 2 * DAY)
     assert operators.notify(noon + 3 * DAY) == []
     operators.resolve(noon + 3 * DAY)
@@ -97,7 +98,7 @@ def test_a_reminder_comes_once_a_day_until_it_is_acknowledged(operators, noon):
 
 def test_one_that_opens_again_notifies_again_and_is_not_acknowledged(operators, noon):
     operators.report(noon)
-    operators.call(issues.acknowledge, ["uploads"], "ann", noon)
+    operators.acknowledge(noon)
     operators.notify(noon)
     operators.resolve(noon)
     operators.report(noon)
@@ -113,7 +114,7 @@ def test_one_that_opens_again_notifies_again_and_is_not_acknowledged(operators, 
 def test_a_coin_that_is_added_notifies_again_and_one_that_is_removed_does_not(operators, noon):
     operators.report(noon, coins=["bitcoin", "solana"])
     assert operators.notify(noon) == OPENED
-    operators.call(issues.acknowledge, ["uploads"], "ann", noon)
+    operators.acknowledge(noon)
     operators.report(noon, coins=["bitcoin"])
     assert operators.notify(noon) == []
     operators.report(noon, coins=["bitcoin", "ethereum"])
@@ -124,8 +125,8 @@ def test_a_coin_that_is_added_notifies_again_and_one_that_is_removed_does_not(op
     assert operators.notify(noon) == RESOLVED
 
 
-def test_a_silenced_key_is_not_due_until_the_silence_ends(operators, noon):
-    operators.call(silence, coin="*", rule="uploads", until=noon + HOUR, reason="maintenance", at=noon)
+def test_a_silenced_key_is_not_due_until_the_silence_ends(operators, silence, noon):
+    silence("*", "uploads", noon + HOUR)
     operators.report(noon)
     assert operators.notify(noon) == []
     assert operators.notify(noon + HOUR) == OPENED

@@ -70,33 +70,28 @@ def unavailable(tmp_path):
     return engine, error.value
 
 
-def test_without_a_warehouse_each_failure_is_posted_directly(world, fail, unavailable, caplog):
-    warehouse, _ = unavailable
-    for _ in range(2):
-        fail(warehouse=warehouse)
+def test_without_a_warehouse_a_failure_is_posted_directly_and_watch_feed_posts_once(world, fail, unavailable, caplog):
+    warehouse, error = unavailable
+    fail(warehouse=warehouse)
+    fail(error, "watch_feed.check_feed", warehouse=warehouse)
+    fail(error, "watch_feed.write_heartbeat", warehouse=warehouse)
     assert len(world.slack.messages) == 2
+    fail(OSError(28, "No space left on device"), "watch_feed.write_heartbeat", warehouse=warehouse)
+    assert len(world.slack.messages) == 3, "check_feed does not fail for this reason"
     world.slack.answer_next(503, "")
     fail(warehouse=warehouse)
     assert "warehouse unavailable (OperationalError): process_prices.upload_to_s3 is" in caplog.text
 
 
-def test_without_a_warehouse_a_run_of_watch_feed_posts_once(world, fail, unavailable):
-    warehouse, error = unavailable
-    fail(error, "watch_feed.check_feed", warehouse=warehouse)
-    fail(error, "watch_feed.write_heartbeat", warehouse=warehouse)
-    assert len(world.slack.messages) == 1
-    fail(OSError(28, "No space left on device"), "watch_feed.write_heartbeat", warehouse=warehouse)
-    assert len(world.slack.messages) == 2, "check_feed does not fail for this reason"
-
-
 def test_that_slack_is_down_is_no_failed_task_and_a_revoked_webhook_has_its_own_issue(world, fail, stored):
     fail(SlackError("HTTP 503"))
     assert stored() == [("undelivered", "open", "SlackError: HTTP 503", LINK)]
+    revoked = f"webhook:slack_default:{world.channels().alerts.fingerprint}"
     with world.warehouse().begin() as connection:
         issues.resolve(connection, "undelivered", world.clock.now)
-        issues.report(connection, "webhook:x", title="t", detail="d", action="a", at=world.clock.now)
+        issues.report(connection, revoked, title="t", detail="d", action="a", at=world.clock.now)
     fail(SlackError("HTTP 410"))
-    assert {(key, state) for key, state, *_ in stored()} == {("undelivered", "resolved"), ("webhook:x", "open")}
+    assert {(key, state) for key, state, *_ in stored()} == {("undelivered", "resolved"), (revoked, "open")}
 
 
 @pytest.mark.parametrize(
@@ -112,17 +107,10 @@ def test_that_slack_is_down_is_no_failed_task_and_a_revoked_webhook_has_its_own_
         pytest.param({RUN: {"a_0": "success", "a_1": "success"}}, False, id="all of the mapped tasks"),
     ],
 )
-def test_a_later_success_resolves_it(world, fail, check, runs, is_open):
+def test_a_later_success_resolves_it_and_after_two_days_it_is_forgotten(world, fail, check, runs, is_open):
     fail()
-    assert check(runs, world.clock.now + HOUR) == [KEY] * is_open
-
-
-def test_a_task_that_does_not_run_any_more_is_forgotten(world, fail, check):
-    fail()
-    world.clock.now += HOUR
-    fail()
-    assert check({}, world.clock.now + 47 * HOUR) == [KEY]
-    assert check({}, world.clock.now + 48 * HOUR) == []
+    assert check(runs, world.clock.now + 47 * HOUR) == [KEY] * is_open
+    assert check(runs, world.clock.now + 48 * HOUR) == []
 
 
 class Foreign(Exception):

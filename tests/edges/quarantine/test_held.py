@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from coinwatch.errors import InvalidAction
-from coinwatch.quarantine.held import Held, hold, review_quarantine
+from coinwatch.quarantine.held import CONFIRMED, Held, hold, review_quarantine
 from coinwatch.record import RawPrice
 from coinwatch.rules import load_rules
 from coinwatch.settings import PROJECT_DIR, load_settings
@@ -98,14 +98,14 @@ def test_three_polls_that_agree_are_released_and_computed_again(app, store, pric
         connection.execute(schema.pending_work.delete())
     store(60, 61, 60, start=1, at_once=at_once)
     assert prices() == [0, 1, 2, 3]
-    by = "polls in a row that agree"
-    assert quarantine() == [(1, "released", by), (2, "released", by)]
+    assert quarantine() == [(1, "released", CONFIRMED), (2, "released", CONFIRMED)]
     with app.warehouse.begin() as connection:
         assert pending_work(connection, "statistics") == {"usd": {"bitcoin": noon + HOUR}}
 
 
 def test_each_coin_is_compared_with_its_own_price_before(store, prices, app, noon):
-    for coin, price in (("bitcoin", 60_000), ("ethereum", 4_000), ("solana", 100)):
+    before = {"bitcoin": 60_000, "ethereum": 4_000, "solana": 100}
+    for coin, price in before.items():
         store(price, coin=coin)
     rows = [
         RawPrice(format_time(noon + HOUR), coin, "usd", price, "", "", "", "", "", "live", "s")
@@ -113,13 +113,20 @@ def test_each_coin_is_compared_with_its_own_price_before(store, prices, app, noo
     ]
     with app.warehouse.begin() as connection:
         store_raw_prices(connection, rows, RULES, noon)
-    assert [prices(coin) for coin in ("bitcoin", "ethereum", "solana", "dogecoin")] == [[0, 1], [0], [0, 1], [1]]
+    assert [prices(coin) for coin in (*before, "dogecoin")] == [[0, 1], [0], [0, 1], [1]]
 
 
-def test_a_value_that_is_not_a_number_separates_polls_that_agree(app, store, prices, noon):
+@pytest.mark.parametrize("is_rejected", [True, False], ids=["rejected", "no number"])
+def test_a_rejected_value_or_one_that_is_not_a_number_agrees_with_none_after_it(
+    app, store, prices, quarantine, noon, is_rejected
+):
     store(100, 60)
-    with app.warehouse.begin() as connection:
-        hold(connection, [Held("bitcoin", "usd", noon + 2 * HOUR, "live", "0", "zero", "s2")], noon)
+    if is_rejected:
+        assert review_quarantine(app, params("reject", reason="typo at the source"), "manual-1") == {}
+        assert quarantine() == [(1, "rejected", "operator: typo at the source (manual-1)")]
+    else:
+        with app.warehouse.begin() as connection:
+            hold(connection, [Held("bitcoin", "usd", noon + 2 * HOUR, "live", "0", "zero", "s2")], noon)
     store(60, 60, start=3)
     assert prices() == [0]
     store(60, start=5)
@@ -153,16 +160,6 @@ def test_an_operator_releases_a_value_and_it_is_computed_again(app, store, price
             Decimal(100),
             Decimal(70),
         ]
-
-
-def test_a_rejected_value_agrees_with_none_after_it(app, store, prices, quarantine):
-    store(100, 70)
-    assert review_quarantine(app, params("reject", reason="typo at the source"), "manual-1") == {}
-    store(70, 70, start=2)
-    assert prices() == [0]
-    assert [(hour, state) for hour, state, _ in quarantine()] == [(1, "rejected"), (2, "held"), (3, "held")]
-    store(70, start=4)
-    assert prices() == [0, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

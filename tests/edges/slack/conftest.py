@@ -50,26 +50,12 @@ def _no_secret_is_logged(caplog, capfd):
 
 
 @pytest.fixture
-def store(warehouse):
+def store(warehouse, alert_row):
     """Store an alert of a price of ten o'clock: (id, hours after ten of its run, columns)."""
 
     def store(alert_id, hours=0, **columns):
-        row = {
-            "id": alert_id,
-            "coin": "bitcoin",
-            "currency": "usd",
-            "rule": "move_1h",
-            "severity": "warning",
-            "state": "firing",
-            "ts": TEN,
-            "value": -3.0,
-            "threshold": -2.0,
-            "message": "BTC −3.00 % in 1 h",
-            "raised_at": TEN + timedelta(hours=hours),
-            "run_id": f"run {hours}",
-            "incident_id": f"incident of {alert_id}",
-            "delivery": "pending",
-        }
+        run = {"ts": TEN, "raised_at": TEN + timedelta(hours=hours), "run_id": f"run {hours}"}
+        row = alert_row(alert_id, **run, incident_id=f"incident of {alert_id}")
         with warehouse.begin() as connection:
             connection.execute(insert(schema.alerts), row | columns)
 

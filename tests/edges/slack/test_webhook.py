@@ -59,11 +59,12 @@ def test_a_refusal_needs_an_operator_and_names_the_connection(connect, slack, st
     [(429, {"Retry-After": "30"}, 30.0), (429, {"retry-after": "7"}, 7.0), (429, {}, None), (500, {}, None)],
 )
 def test_a_failure_of_the_moment_is_retried_after_the_time_that_slack_asks_for(
-    connect, slack, status, headers, retry_after
+    connect, slack, unused_port, status, headers, retry_after
 ):
     slack.answer_next(status, "later", **headers)
     error = raised_by(connect(slack.url))
     assert (type(error), error.retryable, error.retry_after) == (SlackError, True, retry_after)
+    assert raised_by(connect(f"http://127.0.0.1:{unused_port}/services")).retryable
 
 
 @pytest.mark.parametrize(
@@ -80,10 +81,6 @@ def test_a_response_that_is_not_slacks_ok_is_retried(connect, answer, body, cut_
     assert (type(error), error.retryable) == (SlackError, True)
 
 
-def test_an_unreachable_host_is_retried(connect, unused_port):
-    assert raised_by(connect(f"http://127.0.0.1:{unused_port}/services")).retryable
-
-
 def test_an_error_page_that_repeats_the_webhook_does_not_reveal_it(connect, answer):
     page = b"Cannot POST /T0SECRET/B0SECRET/xyzSECRETxyz, see xyzSECRETxyz"
     assert "Cannot POST ***, see ***" in str(raised_by(connect(answer(404, page))))
@@ -92,13 +89,6 @@ def test_an_error_page_that_repeats_the_webhook_does_not_reveal_it(connect, answ
 @pytest.mark.parametrize("host", ["http://127.0.0.1:1/a b", "ftp://127.0.0.1", "http://127.0.0.1/ü"])
 def test_a_connection_without_a_valid_url_needs_an_operator(connect, host):
     assert type(raised_by(connect(host))) is WebhookRefused
-
-
-def test_a_fingerprint_identifies_a_webhook_and_reveals_nothing(connect):
-    one, same = connect("http://127.0.0.1"), connect("http://127.0.0.1", "slack_failures")
-    other = connect("http://127.0.0.1", token="T/B/other")
-    assert one.fingerprint == same.fingerprint != other.fingerprint
-    assert len(one.fingerprint) == 16
 
 
 @pytest.fixture
@@ -121,13 +111,9 @@ def test_a_chart_that_slack_refuses_fails_nothing(slack, connect_bot, caplog, to
     assert reason in caplog.messages[-1]
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "cut_after"),
-    [(200, b"", -1), (200, b"<html>", None), (503, b"", None)],
-    ids=["hung up", "HTML", "503"],
-)
-def test_a_chart_without_a_response_fails_nothing(connect_bot, answer, caplog, status, body, cut_after):
-    connect_bot(f"{answer(status, body, cut_after=cut_after)}/api/")
+@pytest.mark.parametrize(("status", "cut_after"), [(200, -1), (503, None)], ids=["hung up", "503"])
+def test_a_chart_without_a_response_fails_nothing(connect_bot, answer, caplog, status, cut_after):
+    connect_bot(f"{answer(status, b'<html>', cut_after=cut_after)}/api/")
     open_chart_upload(CHANNEL)(b"png", "bitcoin")
     assert caplog.messages[-1].startswith("chart not uploaded: ")
 

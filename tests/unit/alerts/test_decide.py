@@ -36,16 +36,6 @@ def states(found):
     return [(each.note, each.incident.state, (each.ts - START) / timedelta(hours=1)) for each in found]
 
 
-@pytest.fixture
-def life(frame, rules):
-    """Return the transitions of prices after a hundred calm hours at 100."""
-
-    def life(*points, **changes):
-        return states(transitions(frame({"a": [*calm(100), *points]}), rules, **changes))
-
-    return life
-
-
 def test_a_fall_within_an_hour_has_all_facts_of_a_notification(frame, rules):
     prices = frame({"a": [*calm(100), (100, 93.0)]})
     sigma = math.sqrt(compute(prices, rules)["sigma_variance"].iloc[-2])
@@ -66,30 +56,72 @@ def test_a_fall_within_an_hour_has_all_facts_of_a_notification(frame, rules):
     assert transition.times_typical == pytest.approx(-log_return / sigma)
 
 
-def test_minus_7_percent_the_same_minus_12_percent_and_back_is_one_firing_one_worse_one_resolved(life):
-    assert life((100, 93.0), (101, 93.0), (102, 88.0), (103, 100.0), (104, 100.0)) == [
-        ("move_1h", "firing", 100.0),
-        ("move_1h", "worse", 102.0),
-        ("move_1h", "resolved", 103.0),
-    ]
+FALL = ("move_1h", "firing", 100.0)
+SPIKE = [(100, 93.0), (101, 100.0)]
+SPIKE_IS_OVER = [FALL, ("spike_reverted", "corrected", 101.0)]
+SLOW_FALL = [(100 + hour, 100 - 0.7 * (hour + 1)) for hour in range(16)]
 
 
-def test_what_came_back_raises_no_alert_a_day_later_as_a_move_the_other_way(life):
-    # The threshold of a day is 8.6 %; 24 hours after the fall the price is 14 % above what it was then.
-    fall = [(100, 93.0), (101, 93.0), (102, 88.0), *stays(103, 100.0, 30)]
-    assert [state for _, state, _ in life(*fall)] == ["firing", "worse", "resolved"]
-    spike = [(100, 85.0), *stays(101, 100.0, 30)]
-    assert [state for _, state, _ in life(*spike)] == ["firing", "corrected"]
-
-
-def test_a_day_after_what_came_back_a_real_move_raises_an_alert(life):
-    slow = [(120 + hour, 100 + 2.0 * hour) for hour in range(8)]
-    found = life((100, 88.0), *stays(101, 100.0, 19), *slow)
-    assert [(note, state) for note, state, _ in found] == [
-        ("move_1h", "firing"),
-        ("spike_reverted", "corrected"),
-        ("move_24h", "firing"),
-    ]
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        pytest.param(
+            [(100, 93.0), (101, 93.0), (102, 88.0), (103, 100.0), (104, 100.0)],
+            [FALL, ("move_1h", "worse", 102.0), ("move_1h", "resolved", 103.0)],
+            id="minus 7 percent, the same, minus 12 percent, and back",
+        ),
+        # The threshold of a day is 8.6 %; 24 hours after the fall the price is 14 % above what it was then.
+        pytest.param(
+            [(100, 93.0), (101, 93.0), (102, 88.0), *stays(103, 100.0, 30)],
+            [FALL, ("move_1h", "worse", 102.0), ("move_1h", "resolved", 103.0)],
+            id="what came back is no move the other way a day later",
+        ),
+        pytest.param([(100, 85.0), *stays(101, 100.0, 30)], SPIKE_IS_OVER, id="nor is a spike"),
+        pytest.param(
+            [(100, 88.0), *stays(101, 100.0, 19), *[(120 + hour, 100 + 2.0 * hour) for hour in range(8)]],
+            [*SPIKE_IS_OVER, ("move_24h", "firing", 126.0)],
+            id="but a real move a day later is one",
+        ),
+        # 4 % are under 0.7 of the day's threshold, 15 % are above.
+        pytest.param(stays(100, 96.0, 30), [FALL, ("move_1h", "resolved", 106.0)], id="a move that stays"),
+        pytest.param(stays(100, 85.0, 30), [FALL, ("move_1h", "resolved", 124.0)], id="in an abnormal day"),
+        pytest.param([*SPIKE, (102, 100.4)], SPIKE_IS_OVER, id="a spike"),
+        pytest.param(
+            [(100, 93.0), (101, 109.0)], [*SPIKE_IS_OVER, ("move_1h", "firing", 101.0)], id="beyond the beginning"
+        ),
+        pytest.param([*SPIKE, (102, 93.0), (103, 93.0)], SPIKE_IS_OVER, id="quiet after an end"),
+        pytest.param([*SPIKE, (102, 88.0)], [*SPIKE_IS_OVER, ("move_1h", "firing", 102.0)], id="unless much worse"),
+        pytest.param(
+            [*SPIKE, *stays(102, 100.0, 4), (106, 93.0)],
+            [*SPIKE_IS_OVER, ("move_1h", "firing", 106.0)],
+            id="or six hours later",
+        ),
+        # 15 % down, a little up, and 4 % down once more seven hours later; then it rises, and is still 17 % down.
+        pytest.param(
+            [(100, 85.0), *stays(101, 86.0, 6), (107, 82.5), (108, 83.5), *stays(109, 83.4, 4)],
+            [FALL, ("move_1h", "worse", 107.0)],
+            id="an abnormal hour after the quiet time goes on, and a rise after it does not",
+        ),
+        pytest.param(
+            [*SLOW_FALL, *stays(116, 88.8, 24)],
+            [("move_24h", "firing", 111.0), ("move_24h", "resolved", 131.0)],
+            id="a slow fall",
+        ),
+        pytest.param(
+            [*SLOW_FALL, (116, 83.0), *stays(117, 83.0, 3)],
+            [("move_24h", "firing", 111.0), ("move_24h", "worse", 116.0)],
+            id="with an abnormal hour",
+        ),
+        pytest.param(
+            [(100, 100.2), (101, 100.2), (102, 100.2), (103, 100.2), (104, 100.3)],
+            [("stale", "firing", 102.0), ("stale", "resolved", 104.0)],
+            id="a frozen price",
+        ),
+        pytest.param([(100, 100.2), (100.1, 100.2), (100.2, 100.2), (100.3, 100.2)], [], id="polls within minutes"),
+    ],
+)
+def test_after_calm_hours(frame, rules, points, expected):
+    assert states(transitions(frame({"a": [*calm(100), *points]}), rules)) == expected
 
 
 def test_two_falls_in_a_row_are_one_fall_from_where_the_first_began(frame, rules):
@@ -98,57 +130,6 @@ def test_two_falls_in_a_row_are_one_fall_from_where_the_first_began(frame, rules
     assert worse.hours == 3.0
     assert worse.change_pct == pytest.approx(-12.4378, abs=1e-3)
     assert worse.id == "move_1h-a-usd-20260105T040000Z-worse-20260105T060000Z"
-
-
-def test_a_move_that_stays_is_resolved_after_the_quiet_time_unless_the_day_is_abnormal_too(life):
-    # The day's threshold is 8.6 %: 4 % lie under 0.7 of it, and 15 % above.
-    assert life(*stays(100, 96.0, 30)) == [("move_1h", "firing", 100.0), ("move_1h", "resolved", 106.0)]
-    assert life(*stays(100, 85.0, 30)) == [("move_1h", "firing", 100.0), ("move_1h", "resolved", 124.0)]
-
-
-def test_a_spike_that_the_next_price_takes_back_is_corrected_and_raises_no_alert_itself(life):
-    assert life((100, 93.0), (101, 100.0), (102, 100.4)) == [
-        ("move_1h", "firing", 100.0),
-        ("spike_reverted", "corrected", 101.0),
-    ]
-
-
-def test_a_move_beyond_the_beginning_is_a_new_incident(life):
-    assert life((100, 93.0), (101, 109.0)) == [
-        ("move_1h", "firing", 100.0),
-        ("spike_reverted", "corrected", 101.0),
-        ("move_1h", "firing", 101.0),
-    ]
-
-
-def test_after_an_end_it_is_quiet_for_the_rest_of_six_hours_unless_it_is_much_worse(life):
-    spike = [(100, 93.0), (101, 100.0)]
-    once = [("move_1h", "firing", 100.0), ("spike_reverted", "corrected", 101.0)]
-    assert life(*spike, (102, 93.0), (103, 93.0)) == once
-    assert life(*spike, (102, 88.0)) == [*once, ("move_1h", "firing", 102.0)]
-    assert life(*spike, *stays(102, 100.0, 4), (106, 93.0)) == [*once, ("move_1h", "firing", 106.0)]
-
-
-def test_an_abnormal_hour_after_the_quiet_time_goes_on_and_a_rise_after_it_is_no_worsening(life):
-    # 15 % down, a little up, and 4 % down once more seven hours later; then it rises, and is still 17 % down.
-    assert life((100, 85.0), *stays(101, 86.0, 6), (107, 82.5), (108, 83.5), *stays(109, 83.4, 4)) == [
-        ("move_1h", "firing", 100.0),
-        ("move_1h", "worse", 107.0),
-    ]
-
-
-def test_a_slow_fall_is_an_alert_of_the_day_and_resolved_when_the_day_is_typical_again(life):
-    slow = [(100 + hour, 100 - 0.7 * (hour + 1)) for hour in range(16)]
-    found = life(*slow, *stays(116, 88.8, 24))
-    assert [(note, state) for note, state, _ in found] == [("move_24h", "firing"), ("move_24h", "resolved")]
-    assert found[0][2] < 116 < found[1][2] <= 139
-
-
-def test_an_abnormal_hour_in_an_abnormal_day_makes_it_worse(life):
-    slow = [(100 + hour, 100 - 0.7 * (hour + 1)) for hour in range(16)]
-    found = life(*slow, (116, 83.0), *stays(117, 83.0, 3))
-    assert [state for _, state, _ in found] == ["firing", "worse"], "and then it is no worse than that"
-    assert found[-1] == ("move_24h", "worse", 116.0)
 
 
 def test_under_one_percent_nothing_is_raised_however_calm_it_was(frame, rules):
@@ -178,17 +159,6 @@ def test_what_was_decided_is_not_decided_again(frame, rules):
     assert transitions(prices, rules, memory={found[-1].incident.rule: found[-1].incident}) == []
 
 
-def test_a_frozen_price_is_stale_at_the_third_poll_and_resolved_when_it_moves(life):
-    assert life((100, 100.2), (101, 100.2), (102, 100.2), (103, 100.2), (104, 100.3)) == [
-        ("stale", "firing", 102.0),
-        ("stale", "resolved", 104.0),
-    ]
-
-
-def test_polls_within_minutes_have_the_same_price_and_are_not_stale(life):
-    assert life((100, 100.2), (100.1, 100.2), (100.2, 100.2), (100.3, 100.2)) == []
-
-
 def test_a_price_that_was_old_when_it_was_fetched_is_stale(frame, rules):
     found = transitions(frame({"a": calm(102)}), rules, ages={at(100): 61.0, at(101): None})
     assert states(found) == [("stale", "firing", 100.0), ("stale", "resolved", 101.0)]
@@ -216,24 +186,28 @@ def test_coins_do_not_see_each_other(frame, rules):
     assert transitions(both, rules) == transitions(both[both["coin"] == "a"], rules) != []
 
 
-minutes = st.sampled_from([60, 60, 60, 61, 75, 120, 200, 1500])
-log_returns = st.sampled_from([0.0, 0.0, 0.004, -0.004, 0.05, -0.05, -0.09, 0.09])
-sources = st.sampled_from(["live", "live", "live", "history"])
-
-
-@settings(max_examples=60, deadline=None)
-@given(moves=st.lists(st.tuples(minutes, log_returns, sources), min_size=5, max_size=40))
-def test_row_by_row_it_is_the_same_as_all_at_once(moves, rules):
-    """Each row with what the warehouse has: 25 hours of rows with their stored columns, and the incidents."""
+@pytest.fixture(scope="module")
+def limited(rules):
+    """The rules with fixed limits."""
     limits = rules.defaults.limits.model_copy(update={"limit_1h_pct": 4.0, "limit_24h_pct": 8.0})
-    own = rules.for_coin("a").model_copy(update={"limits": limits})
-    points = [(hour, price, "live") for hour, price in calm(60)]
-    for step, move, source in moves:
-        points.append((points[-1][0] + step / 60, points[-1][1] * math.exp(move), source))
-    prices = as_prices([("a", at(hours), price, source) for hours, price, source in points])
+    return rules.for_coin("a").model_copy(update={"limits": limits})
+
+
+def test_row_by_row_it_is_the_same_as_all_at_once(rules, limited):
+    """Each row with what the warehouse has: 25 hours of rows with their stored columns, and the incidents."""
+    points = [*calm(50), (50, 93.0), (51, 100.0), *stays(52, 100.0, 5), (57.2, 93.0), (58, 93.0), (59, 85.0)]
+    points += [(60, 100.0), *stays(61, 100.0, 4), *[(hour, 100.3) for hour in (65, 66, 67)], *stays(68, 100.4, 8)]
+    points += [*((hour - 24, price) for hour, price in SLOW_FALL), (92, 84.5), (93, 77.5), *stays(94, 77.5, 4)]
+    points += [(100, 77.6), *stays(104, 88.0, 20)]
+    rows = [("a", at(hours), price, "history" if hours in (63, 80, 95) else "live") for hours, price in points]
+    prices = as_prices(rows)
     stored = prices.copy()
-    one_by_one, memory = [], {}
-    for number in range(len(prices)):
+    one_by_one, memory, warm = [], {}, 40
+    # The first ones come at once, as at the first start.
+    first = compute(prices[:warm], rules)
+    for name in STORED:
+        stored.loc[: warm - 1, name] = first[name]
+    for number in range(warm, len(prices)):
         ts = prices["ts"][number]
         context = stored[: number + 1]
         context = context[(context["ts"] >= ts - timedelta(hours=25)) | (context.index == number - 1)]
@@ -243,17 +217,36 @@ def test_row_by_row_it_is_the_same_as_all_at_once(moves, rules):
         (row,) = to_records(computed)
         if row["unchanged_polls"] is None:
             continue
-        for transition in decide_all(memory, [observe({**row, "currency": "usd", "age_minutes": 1.0}, own)], own):
+        seen = observe({**row, "currency": "usd", "age_minutes": 1.0}, limited)
+        for transition in decide_all(memory, [seen], limited):
             one_by_one.append(transition)
             memory[transition.incident.rule] = transition.incident
-    whole = transitions(prices, rules, limits=limits)
+    whole = transitions(prices, rules, limits=limited.limits)
     assert one_by_one == whole
-    assert len({each.id for each in whole}) == len(whole)
-    check_lives(whole)
+    every_kind = {("spike_reverted", "corrected"), ("stale", "firing"), ("stale", "resolved")}
+    every_kind |= {
+        (rule, state)
+        for rule in ("move_1h", "move_24h", "limit_1h", "limit_24h")
+        for state in ("firing", "worse", "resolved")
+    }
+    assert {(each.note, each.incident.state) for each in whole} == every_kind
 
 
-def check_lives(found):
-    """Every incident begins once, only grows, has one end, and none of a kind begins while another one is open."""
+minutes = st.sampled_from([60, 60, 60, 61, 75, 120, 200, 1500])
+log_returns = st.sampled_from([0.0, 0.0, 0.004, -0.004, 0.05, -0.05, -0.09, 0.09])
+sources = st.sampled_from(["live", "live", "live", "history"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(moves=st.lists(st.tuples(minutes, log_returns, sources), min_size=5, max_size=40))
+def test_an_incident_begins_once_only_grows_and_has_one_end(moves, rules, limited):
+    """And none of a kind begins while another one is open."""
+    points = [(hour, price, "live") for hour, price in calm(60)]
+    for step, move, source in moves:
+        points.append((points[-1][0] + step / 60, points[-1][1] * math.exp(move), source))
+    prices = as_prices([("a", at(hours), price, source) for hours, price, source in points])
+    found = transitions(prices, rules, limits=limited.limits)
+    assert len({each.id for each in found}) == len(found)
     for incident_id in {each.incident.id for each in found}:
         states = [each.incident.state for each in found if each.incident.id == incident_id]
         assert states[0] == "firing"

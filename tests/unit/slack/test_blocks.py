@@ -21,6 +21,7 @@ RUN = "http://localhost:8080/dags/process_prices/runs/r"
 ALERT = AlertView(
     id="move_24h-bitcoin-usd-20261122T100000Z",
     coin="bitcoin",
+    currency="usd",
     rule="move_24h",
     state="firing",
     severity="critical",
@@ -29,7 +30,7 @@ ALERT = AlertView(
     value=-13.03,
     threshold=-8.06,
     settings="sigmas 3.5, min_pct 3",
-    chart="▁▃█ 24 h, $1 to $2",
+    prices=[(TEN - timedelta(hours=1), 2.0), (TEN, 1.0)],
 )
 ISSUE = IssueView(
     id="uploads@20261122T100000Z-open",
@@ -60,7 +61,7 @@ def test_an_alert_shows_the_move_the_day_before_the_rule_with_its_settings_the_t
     message = show(ALERT)
     assert message.text == "BTC −13.03 % in 24 h"
     section = (
-        ":rotating_light: *BTC −13.03 % in 24 h*\n▁▃█ 24 h, $1 to $2\n"
+        ":rotating_light: *BTC −13.03 % in 24 h*\n······················█▁ 24 h, $1.00 to $2.00\n"
         "Rule move_24h: from −8.06 % on (sigmas 3.5, min_pct 3) · critical · 2026-11-22 10:00 UTC"
     )
     context = f"<{RUN}|run> · alert `move_24h-bitcoin-usd-20261122T100000Z`"
@@ -72,29 +73,33 @@ def test_an_alert_shows_the_move_the_day_before_the_rule_with_its_settings_the_t
 
 
 @pytest.mark.parametrize(
-    ("changes", "facts"),
+    ("changes", "title", "first", "last"),
     [
-        ({"rule": "limit_1h", "threshold": 5.0, "settings": ""}, "Rule limit_1h: from +5.00 % on"),
-        ({"rule": "bad_value", "threshold": None, "settings": "polls 3"}, "Rule bad_value (polls 3)"),
+        ({"severity": "warning"}, "Price alert", ":warning: *BTC −13.03 % in 24 h*", "from −8.06 % on (polls 3) · w"),
+        (
+            {"state": "worse", "threshold": 5.0, "settings": ""},
+            "Price alert, worse",
+            ":rotating_light: *Worse: BTC −13.03 % in 24 h*",
+            ": from +5.00 % on · critical",
+        ),
+        (
+            {"state": "resolved", "threshold": None},
+            "Price alert, resolved",
+            ":white_check_mark: *BTC −13.03 % in 24 h*",
+            "move_24h (polls 3) · critical",
+        ),
+        (
+            {"state": "corrected"},
+            "Price alert, corrected",
+            ":information_source: *BTC −13.03 % in 24 h*",
+            "from −8.06 % on (polls 3) · critical",
+        ),
     ],
 )
-def test_a_rule_has_its_threshold_and_settings_if_there_are_any(changes, facts):
-    assert texts(show(replace(ALERT, **changes)))[1].splitlines()[-1].startswith(f"{facts} · critical")
-
-
-@pytest.mark.parametrize(
-    ("changes", "title", "line"),
-    [
-        ({"severity": "warning"}, "Price alert", ":warning: *BTC −13.03 % in 24 h*"),
-        ({"state": "worse"}, "Price alert, worse", ":rotating_light: *Worse: BTC −13.03 % in 24 h*"),
-        ({"state": "resolved"}, "Price alert, resolved", ":white_check_mark: *BTC −13.03 % in 24 h*"),
-        ({"state": "corrected"}, "Price alert, corrected", ":information_source: *BTC −13.03 % in 24 h*"),
-    ],
-)
-def test_each_transition_looks_different(changes, title, line):
-    message = show(replace(ALERT, **changes))
-    assert texts(message)[0] == title
-    assert texts(message)[1].partition("\n")[0] == line
+def test_each_transition_looks_different_and_shows_threshold_and_settings_if_there_are_any(changes, title, first, last):
+    found, section, _ = texts(show(replace(ALERT, **{"settings": "polls 3"} | changes)))
+    assert (found, section.splitlines()[0]) == (title, first)
+    assert last in section.splitlines()[-1]
 
 
 def test_alerts_of_one_run_are_one_message_with_the_most_urgent_first():
@@ -109,13 +114,6 @@ def test_alerts_of_one_run_are_one_message_with_the_most_urgent_first():
     assert texts(show(ALERT, replace(ALERT, id="b", rule="move_1h")))[0] == "2 price alerts"
 
 
-def test_a_move_of_the_whole_market_fits_into_one_message():
-    message = show(*[replace(ALERT, id=f"{number}", message="&" * 400) for number in range(1000)], simulated=True)
-    assert fits(message)
-    assert [block["type"] for block in message.blocks] == ["header", *["section"] * (SHOWN_MAX + 3), "context"]
-    assert texts(message)[-3].endswith("more, all in the warehouse")
-
-
 def test_simulated_prices_are_marked_in_text_header_and_words():
     message = show(ALERT, simulated=True)
     assert message.text == "[SIMULATED] BTC −13.03 % in 24 h"
@@ -124,21 +122,24 @@ def test_simulated_prices_are_marked_in_text_header_and_words():
 
 
 def test_no_foreign_text_can_mention_a_channel():
-    message = show(replace(ALERT, message="<!channel> A&B > C", chart=""))
+    message = show(replace(ALERT, message="<!channel> A&B > C", prices=[]))
     assert message.text == "&lt;!channel&gt; A&amp;B &gt; C"
     assert texts(message)[1].startswith(":rotating_light: *&lt;!channel&gt; A&amp;B &gt; C*\nRule")
     issue = issue_message([replace(ISSUE, title="<!here>", detail="<!here>", action="<!here>")], simulated=False)
     assert "<!here>" not in issue.text + "".join(texts(issue)[1:])
 
 
-def test_no_text_is_longer_than_slack_accepts():
-    long = replace(ALERT, message="x" * 9000, settings="y" * 9000, chart="z" * 9000, id="i" * 9000)
+def test_no_message_is_longer_than_slack_accepts():
+    long = replace(ALERT, message="x" * 9000, settings="y" * 9000, id="i" * 9000)
     assert fits(show(long, run_url="http://localhost/" + "r" * 9000, simulated=True))
-    assert fits(show(*[replace(long, id=f"{number}") for number in range(60)]))
+    assert len(show(long).text) == TEXT_MAX
+    whole_market = show(*[replace(ALERT, id=f"{number}", message="&" * 400) for number in range(1000)], simulated=True)
+    assert fits(whole_market)
+    assert [block["type"] for block in whole_market.blocks] == ["header", *["section"] * (SHOWN_MAX + 3), "context"]
+    assert texts(whole_market)[-3].endswith("more, all in the warehouse")
     issue = replace(ISSUE, title="x" * 9000, detail="x" * 9000, action="x" * 9000)
     assert fits(issue_message([issue] * 60, simulated=True))
     assert fits(summary_message([long] * 60, 24, simulated=True))
-    assert len(show(long).text) == TEXT_MAX
     assert (clip("abcdef", 4), clip("abcd", 4)) == ("abc…", "abcd")
 
 
@@ -158,20 +159,16 @@ def test_an_issue_shows_what_happened_and_what_to_do_and_that_it_is_not_about_th
 
 def test_a_reminder_and_a_resolved_issue_show_how_long_it_was_open():
     later = replace(ISSUE, state="reminder", link=None, at=TEN + timedelta(hours=25))
-    resolved = replace(later, state="resolved", action="")
     since = "since 2026-11-22 10:00 UTC, 25 h 0 min"
-    assert texts(issue_message([later], simulated=False))[1].splitlines()[::3] == [
-        ":hourglass: *S3 is behind*: still open",
-        since,
-    ]
-    message = issue_message([resolved], simulated=True)
-    assert texts(message)[0] == "[SIMULATED] Pipeline issue resolved: S3 is behind"
-    assert texts(message)[1] == f":white_check_mark: *S3 is behind*: resolved\n12 partitions wait.\n{since}"
+    (_, section, _) = texts(issue_message([later], simulated=False))
+    assert section.splitlines()[::3] == [":hourglass: *S3 is behind*: still open", since]
+    title, section, _ = texts(issue_message([replace(later, state="resolved", action="")], simulated=True))
+    assert title == "[SIMULATED] Pipeline issue resolved: S3 is behind"
+    assert section == f":white_check_mark: *S3 is behind*: resolved\n12 partitions wait.\n{since}"
 
 
 def test_issues_that_are_due_together_are_one_message():
-    late = replace(ISSUE, id="", title="late", state="resolved")
-    message = issue_message([ISSUE, late], simulated=False)
+    message = issue_message([ISSUE, replace(ISSUE, id="", title="late", state="resolved")], simulated=False)
     assert message.text == "Pipeline issue: S3 is behind (opened) · late (resolved)"
     assert texts(message)[0] == "2 pipeline issues"
     assert texts(message)[-1] == f"Not about the market · issue `{ISSUE.id}`, sent without the warehouse"
