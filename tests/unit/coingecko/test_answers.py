@@ -127,9 +127,14 @@ TIME_RANGE = "Your request exceeds the allowed time range. Public API users are 
         ),
         pytest.param(401, {"status": {"error_code": 401, "error_message": "Invalid"}}, errors.KeyRejected, id="401"),
         pytest.param(401, "", errors.KeyRejected, id="401 without a body"),
-        pytest.param(400, {"status": {"error_code": 10010, "error_message": "Pro key"}}, errors.WrongHost, id="10010"),
         pytest.param(
-            400, {"error_code": 10011, "status": {"error_message": "Demo key"}}, errors.WrongHost, id="10011 at the top"
+            400, {"status": {"error_code": 10010, "error_message": "Pro key"}}, errors.KeyRejected, id="10010"
+        ),
+        pytest.param(
+            400,
+            {"error_code": 10011, "status": {"error_message": "Demo key"}},
+            errors.KeyRejected,
+            id="10011 at the top",
         ),
         pytest.param(
             401,
@@ -160,7 +165,7 @@ TIME_RANGE = "Your request exceeds the allowed time range. Public API users are 
         pytest.param(404, {"error": "Could not find coin with the given id"}, errors.UnknownCoin, id="404, older"),
         pytest.param(422, {"error": "Missing parameter vs_currencies"}, errors.BadRequest, id="422"),
         pytest.param(400, {"error": "invalid vs_currency"}, errors.BadRequest, id="400"),
-        pytest.param(403, HTML, errors.Blocked, id="403 as a page"),
+        pytest.param(403, HTML, errors.Unavailable, id="403 as a page"),
         pytest.param(302, "", errors.BadRequest, id="a redirect"),
         pytest.param(408, "", errors.Unavailable, id="408"),
         pytest.param(
@@ -189,7 +194,6 @@ def test_an_error_that_an_operator_must_fix_is_not_retried():
     ]
     assert {kind.__name__ for kind in kinds if not kind.retryable} == {
         "KeyRejected",
-        "WrongHost",
         "BeyondPlan",
         "UnknownCoin",
         "BadRequest",
