@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,10 +53,31 @@ class Clock:
 
 
 class App(_App):
-    """The app with the sandbox's services and a URL for links."""
+    """The app with the sandbox's services, each opened at first use, and a URL for links."""
 
     simulated = True
     airflow_url = "http://airflow"
+
+    def __init__(self, world: "World", **replaced) -> None:
+        super().__init__(world.settings, world.clock)
+        self._world = world
+        self.__dict__ |= replaced
+
+    @cached_property
+    def client(self) -> CoinGeckoClient:
+        return self._world.client()
+
+    @cached_property
+    def warehouse(self) -> Engine:
+        return self._world.warehouse()
+
+    @cached_property
+    def slack(self) -> Slack:
+        return self._world.channels()
+
+    @cached_property
+    def s3(self) -> S3Store:
+        return self._world.store()
 
     def task_states(self, *_task: str) -> dict:
         """No run of any task."""
@@ -85,15 +107,7 @@ class World:
 
     def app(self, **replaced) -> App:
         """A new app; ``replaced`` are properties to replace, such as ``s3=None``."""
-        app = App(self.settings, self.clock)
-        app.__dict__ |= {
-            "client": self.client(),
-            "warehouse": self.warehouse(),
-            "slack": self.channels(),
-            "s3": self.store(),
-            **replaced,
-        }
-        return app
+        return App(self, **replaced)
 
     def warehouse(self) -> Engine:
         warehouse = open_warehouse(self.warehouse_url)
@@ -212,28 +226,26 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def world_warehouse_url(tmp_path: Path) -> Callable[[str], str]:
+def world_warehouse_url(tmp_path: Path, new_sqlite: Callable[[Path], str]) -> Callable[[str], str]:
     """The warehouse of a world by its folder's name; a test module may put ``new_warehouse_url`` in its place."""
-    return lambda name: f"sqlite:///{tmp_path / name / 'warehouse.db'}"
+    return lambda name: new_sqlite(tmp_path / name / "warehouse.db")
 
 
-@pytest.fixture
-def make_world(
-    tmp_path: Path, clock: Clock, world_warehouse_url: Callable[[str], str]
-) -> Iterator[Callable[..., World]]:
-    """Make a world: (folder name, settings by field) → World. The market falls a minute before noon."""
+@contextmanager
+def worlds(folder: Path, clock: Clock, warehouse_url: Callable[[str], str]) -> Iterator[Callable[..., World]]:
+    """Make worlds: (folder name, settings by field) → World. The market falls a minute before noon."""
     with ExitStack() as services:
 
         def make(name: str = "world", market=None, **settings) -> World:
             market = market or SimulatedMarket(clock.now - timedelta(minutes=1))
             world = World(
                 clock,
-                load_settings(data_dir=tmp_path / name, **{"history_days": 3, **settings}),
+                load_settings(data_dir=folder / name, **{"history_days": 3, **settings}),
                 services.enter_context(CoinGeckoSandbox(market, clock=clock)),
                 services.enter_context(SlackSandbox(clock=clock)),
                 services.enter_context(S3Sandbox(BUCKET)),
-                world_warehouse_url(name),
-                world_warehouse_url,
+                warehouse_url(name),
+                warehouse_url,
             )
             services.callback(world.close)
             return world
@@ -242,6 +254,15 @@ def make_world(
 
 
 @pytest.fixture
+def make_world(
+    tmp_path: Path, clock: Clock, world_warehouse_url: Callable[[str], str]
+) -> Iterator[Callable[..., World]]:
+    """Make worlds for a test."""
+    with worlds(tmp_path, clock, world_warehouse_url) as make:
+        yield make
+
+
+@pytest.fixture
 def world(make_world) -> World:
-    """The usual world: Bitcoin alone, and four days of history."""
+    """The usual world: Bitcoin alone, and three days of history."""
     return make_world()
