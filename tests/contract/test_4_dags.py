@@ -1,11 +1,7 @@
 """Contract, section 4: Dags, their schedules and tasks, and assets."""
 
-from datetime import UTC, datetime
-from types import SimpleNamespace
-
 import pytest
 
-from coinwatch import tasks
 from coinwatch.assets import PROCESSED_PRICES, RAW_PRICES
 
 STORY = {
@@ -41,22 +37,3 @@ def test_there_is_one_asset_for_each_layer():
     assert RAW_PRICES.uri.startswith("file://")
     assert RAW_PRICES.uri.endswith("/bitcoin_raw.csv")
     assert PROCESSED_PRICES.uri.endswith("/bitcoin_processed.csv")
-
-
-@pytest.mark.parametrize(
-    ("logical_date", "run_after", "as_of"),
-    [
-        pytest.param("2026-11-22T10:00:00+00:00", "2026-11-22T10:00:09+00:00", "2026-11-22T10:00:00Z", id="logical"),
-        pytest.param(None, "2026-11-22T10:23:45.678+00:00", "2026-11-22T10:23:45Z", id="triggered"),
-    ],
-)
-def test_the_as_of_time_is_the_logical_date_or_else_run_after_without_fractions(
-    monkeypatch, logical_date, run_after, as_of
-):
-    run = SimpleNamespace(
-        logical_date=datetime.fromisoformat(logical_date) if logical_date else None,
-        run_after=datetime.fromisoformat(run_after),
-    )
-    monkeypatch.setattr(tasks, "get_current_context", lambda: {"dag_run": run})
-    assert tasks.as_of_time() == datetime.fromisoformat(as_of)
-    assert tasks.as_of_time().tzinfo is UTC
