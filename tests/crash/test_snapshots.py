@@ -23,11 +23,6 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_names_are_made_of_the_as_of_time(noon):
-    assert snapshot_name(noon) == "20261122T120000Z"
-    assert snapshot_name(noon, "late-bitcoin") == "20261122T120000Z-late-bitcoin"
-
-
 def test_a_snapshot_is_its_body_its_rows_and_a_line_in_the_manifest(tmp_path, noon):
     archive = Archive(tmp_path)
     name = snapshot_name(noon)
@@ -60,15 +55,6 @@ def test_the_first_snapshot_of_a_name_stays(tmp_path, noon):
     before = files(tmp_path)
     assert not archive.save(snapshot_name(noon), ANSWER, [])
     assert files(tmp_path) == before
-
-
-def test_each_manifest_line_carries_the_hash_of_the_line_before(tmp_path, noon):
-    archive = Archive(tmp_path)
-    for number in range(3):
-        archive.save(snapshot_name(noon, str(number)), ANSWER, [])
-    lines = archive.manifest.read_bytes().splitlines(keepends=True)
-    hashes = [hashlib.sha256(line).hexdigest() for line in lines]
-    assert [entry["previous_sha256"] for entry in manifest(archive)] == [FIRST_PREVIOUS, *hashes[:-1]]
 
 
 def test_refused_answers_are_kept_under_numbers_of_their_own(tmp_path, noon):
