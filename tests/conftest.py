@@ -47,6 +47,9 @@ def _isolate_environment() -> Path:
 
 _HOME = _isolate_environment()
 
+# No test cuts the power: what a killed process has written is there without waiting for the disk.
+os.fsync = lambda _: None
+
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)

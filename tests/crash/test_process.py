@@ -29,10 +29,10 @@ def read_csv(content):
     return list(csv.reader(content.decode().splitlines()))
 
 
-def partition_rows(world, layer):
+def partition_rows(objects, layer):
     """The rows of all partitions of a layer, each checked to lie in its own hour."""
     rows = []
-    for key, content in world.objects().items():
+    for key, content in objects.items():
         if key.startswith(f"{layer}/"):
             date, hour = key.split("/")[1:3]
             prefix = f"{date.removeprefix('date=')}T{hour.removeprefix('hour=')}:"
@@ -45,10 +45,10 @@ def partition_rows(world, layer):
 def check_everything_agrees(world):
     """Raw log = raw partitions; processed CSV = processed partitions = warehouse; archive = archive objects."""
     files, objects = world.files(), world.objects()
-    assert partition_rows(world, "raw") == sorted(read_csv(files["bitcoin_raw.csv"])[1:])
+    assert partition_rows(objects, "raw") == sorted(read_csv(files["bitcoin_raw.csv"])[1:])
     processed = read_csv(files["bitcoin_processed.csv"])[1:]
     assert [row[0] for row in processed] == sorted(row[0] for row in processed)
-    assert partition_rows(world, "processed") == sorted(processed)
+    assert partition_rows(objects, "processed") == sorted(processed)
     assert len(processed) == len(world.rows("price_statistics", "ts")) == len(world.rows("prices", "ts"))
     snapshots = {name.removeprefix("archive/") for name in files if name.endswith((".json", ".csv")) and "/" in name}
     archived = {key.rpartition("/")[2]: body for key, body in objects.items() if key.startswith("archive/")}
