@@ -1,6 +1,7 @@
 """The pipeline on the sandbox's services, with a clock that tests set."""
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ import pytest
 from moto.backends import get_backend
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from slack_sdk.webhook import WebhookClient
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 
 from coinwatch.alerts.incidents import detect_anomalies
 from coinwatch.app import App as _App
@@ -40,6 +41,13 @@ from coinwatch.warehouse.schema import metadata
 
 BUCKET = "prices"
 
+
+@event.listens_for(Engine, "connect")
+def _do_not_wait_for_the_disk(connection, _record) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
 SILENT = logging.getLogger("slack_sdk of the tests")
 SILENT.setLevel(logging.CRITICAL + 1)
 
@@ -55,35 +63,28 @@ class Clock:
 
 
 class App(_App):
-    """The app with the sandbox's services, each opened at first use, and a URL for links."""
+    """The app with the sandbox's prices and a URL for links."""
 
     simulated = True
     airflow_url = "http://airflow"
 
+    def task_states(self, *_task: str) -> dict:
+        """No run of any task."""
+        return {}
+
+
+class WorldApp(App):
+    """The app of a world; its S3 client, which takes longest, is made at first use."""
+
     def __init__(self, world: "World", **replaced) -> None:
         super().__init__(world.settings, world.clock)
         self._world = world
+        self.__dict__ |= {"client": world.client(), "warehouse": world.warehouse(), "slack": world.channels()}
         self.__dict__ |= replaced
-
-    @cached_property
-    def client(self) -> CoinGeckoClient:
-        return self._world.client()
-
-    @cached_property
-    def warehouse(self) -> Engine:
-        return self._world.warehouse()
-
-    @cached_property
-    def slack(self) -> Slack:
-        return self._world.channels()
 
     @cached_property
     def s3(self) -> S3Store:
         return self._world.store()
-
-    def task_states(self, *_task: str) -> dict:
-        """No run of any task."""
-        return {}
 
 
 @dataclass
@@ -109,7 +110,7 @@ class World:
 
     def app(self, **replaced) -> App:
         """A new app; ``replaced`` are properties to replace, such as ``s3=None``."""
-        return App(self, **replaced)
+        return WorldApp(self, **replaced)
 
     def warehouse(self) -> Engine:
         warehouse = open_warehouse(self.warehouse_url)
