@@ -73,17 +73,12 @@ def test_the_same_time_twice_leaves_the_same_bytes_as_once(world, noon, clock):
     assert len(world.coingecko.requests) == requests
 
 
-def test_a_watch_list_longer_than_a_page_is_requested_page_by_page(make_world, noon):
-    coins = tuple(f"coin-{number}" for number in range(250))
-    world = make_world(coins=("bitcoin", *coins, "ethereum"))
-    assert live(world, noon) == ["20261122T120000Z", "20261122T120000Z-page-2"]
-    assert [len(request.query["ids"].split(",")) for request in world.coingecko.requests] == [250, 2]
-
-
-def test_a_page_without_any_price_does_not_fail_the_other_pages(make_world, noon):
-    world = make_world(coins=(*(f"coin-{number}" for number in range(250)), "bitcoin"))
-    assert live(world, noon) == ["20261122T120000Z-page-2"]
-    assert len(raw_rows(world)) == 1
+def test_a_long_watch_list_is_requested_page_by_page_and_one_without_a_price_fails_no_other(make_world, noon):
+    gone = tuple(f"coin-{number}" for number in range(500))
+    world = make_world(coins=(*gone[:250], "bitcoin", *gone[250:], "ethereum"))
+    assert live(world, noon) == ["20261122T120000Z-page-2", "20261122T120000Z-page-3"]
+    assert [len(request.query["ids"].split(",")) for request in world.coingecko.requests] == [250, 250, 2]
+    assert len(raw_rows(world)) == len(raw_rows(world, "ethereum")) == 1
 
 
 @pytest.mark.parametrize(
@@ -197,6 +192,18 @@ def test_a_slow_answer_times_out(world, noon):
 
 
 @pytest.mark.parametrize(
+    ("late", "error", "text"),
+    [
+        pytest.param(timedelta(minutes=-6), FutureAsOf, "2026-11-22T12:06:00Z lies in the future", id="the future"),
+        pytest.param(timedelta(days=400), NoPrice, r"bitcoin .*allowed time range", id="beyond the plan"),
+    ],
+)
+def test_a_time_without_a_price_is_a_failure_that_says_why(world, noon, late, error, text):
+    with pytest.raises(error, match=text):
+        live(world, noon - late)
+
+
+@pytest.mark.parametrize(
     ("minutes", "source"), [pytest.param(15, "live", id="15 minutes"), pytest.param(16, "history", id="16 minutes")]
 )
 def test_a_time_more_than_15_minutes_ago_takes_its_price_from_history(world, noon, clock, minutes, source):
@@ -206,9 +213,14 @@ def test_a_time_more_than_15_minutes_ago_takes_its_price_from_history(world, noo
     assert (row.timestamp, row.source) == ("2026-11-22T12:00:00Z", source)
 
 
-def test_a_past_time_becomes_the_full_hour_nearest_to_it(world, noon, clock):
+def test_a_past_time_becomes_the_full_hour_nearest_to_it_once_history_has_it(world, noon, clock):
+    as_of = noon + timedelta(minutes=31)
+    clock.now = noon + timedelta(minutes=47)
+    with pytest.raises(NotYetInHistory, match="does not have 2026-11-22T13:00:00Z yet") as failure:
+        live(world, as_of)
+    assert failure.value.retryable
     clock.now = noon + 3 * HOUR
-    assert live(world, noon + timedelta(minutes=31)) == ["20261122T123100Z-late-bitcoin"]
+    assert live(world, as_of) == ["20261122T123100Z-late-bitcoin"]
     (row,) = raw_rows(world)
     assert row.timestamp == "2026-11-22T13:00:00Z"
     assert row.last_updated_at.startswith("2026-11-22T13:00:")
@@ -218,32 +230,11 @@ def test_a_past_time_becomes_the_full_hour_nearest_to_it(world, noon, clock):
     assert raw_rows(world) == [row]
 
 
-def test_an_hour_that_history_does_not_have_yet_is_requested_again(world, noon, clock):
-    as_of = noon + timedelta(minutes=31)
-    clock.now = noon + timedelta(minutes=47)
-    with pytest.raises(NotYetInHistory, match="does not have 2026-11-22T13:00:00Z yet") as failure:
-        live(world, as_of)
-    assert failure.value.retryable
-    clock.now = noon + timedelta(minutes=75)
-    live(world, as_of)
-    assert [row.timestamp for row in raw_rows(world)] == ["2026-11-22T13:00:00Z"]
-
-
-def test_a_time_beyond_the_plan_is_a_failure_that_says_so(world, noon):
-    with pytest.raises(NoPrice, match=r"bitcoin .*allowed time range"):
-        live(world, noon - timedelta(days=400))
-
-
 def test_a_past_time_of_an_unknown_coin_does_not_stop_the_others(make_world, noon, clock, caplog):
     world = make_world(coins=("gone", "bitcoin"))
     clock.now = noon + HOUR
     assert live(world, noon) == ["20261122T120000Z-late-bitcoin"]
     assert "1 of 2 coins have no price: gone (" in caplog.text
-
-
-def test_the_future_has_no_price(world, noon):
-    with pytest.raises(FutureAsOf, match="2026-11-22T12:06:00Z lies in the future"):
-        live(world, noon + timedelta(minutes=6))
 
 
 def test_a_year_of_history_comes_in_windows_of_90_days(make_world, noon):
