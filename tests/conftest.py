@@ -47,6 +47,9 @@ def _isolate_environment() -> Path:
 
 _HOME = _isolate_environment()
 
+# No test cuts the power: what a killed process has written is there without waiting for the disk.
+os.fsync = lambda _: None
+
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
@@ -151,6 +154,23 @@ def unused_port() -> Iterator[int]:
         yield probe.getsockname()[1]
 
 
+@pytest.fixture(scope="session")
+def new_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Put a new warehouse on SQLite at a path, and return its URL; a copy, because migrations take much longer."""
+    from coinwatch.warehouse.engine import open_warehouse
+
+    migrated = tmp_path_factory.mktemp("warehouse") / "migrated.db"
+    open_warehouse(f"sqlite:///{migrated}").dispose()
+
+    def new(path: Path) -> str:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            shutil.copy(migrated, path)
+        return f"sqlite:///{path}"
+
+    return new
+
+
 @pytest.fixture
 def warehouse_url(new_warehouse_url: Callable[[str], str]) -> str:
     """The URL of a warehouse that was not opened yet."""
@@ -158,10 +178,12 @@ def warehouse_url(new_warehouse_url: Callable[[str], str]) -> str:
 
 
 @pytest.fixture
-def warehouse(warehouse_url: str) -> Iterator["Engine"]:
+def warehouse(warehouse_url: str, new_sqlite: Callable[[Path], str]) -> Iterator["Engine"]:
     """An empty warehouse."""
     from coinwatch.warehouse.engine import open_warehouse
 
+    if warehouse_url.startswith("sqlite:///"):
+        new_sqlite(Path(warehouse_url.removeprefix("sqlite:///")))
     engine = open_warehouse(warehouse_url)
     yield engine
     engine.dispose()

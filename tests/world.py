@@ -1,17 +1,21 @@
 """The pipeline on the sandbox's services, with a clock that tests set."""
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
 import pytest
+from moto.backends import get_backend
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from slack_sdk.webhook import WebhookClient
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 
 from coinwatch.alerts.incidents import detect_anomalies
 from coinwatch.app import App as _App
@@ -37,6 +41,13 @@ from coinwatch.warehouse.schema import metadata
 
 BUCKET = "prices"
 
+
+@event.listens_for(Engine, "connect")
+def _do_not_wait_for_the_disk(connection, _record) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
 SILENT = logging.getLogger("slack_sdk of the tests")
 SILENT.setLevel(logging.CRITICAL + 1)
 
@@ -52,7 +63,7 @@ class Clock:
 
 
 class App(_App):
-    """The app with the sandbox's services and a URL for links."""
+    """The app with the sandbox's prices and a URL for links."""
 
     simulated = True
     airflow_url = "http://airflow"
@@ -60,6 +71,20 @@ class App(_App):
     def task_states(self, *_task: str) -> dict:
         """No run of any task."""
         return {}
+
+
+class WorldApp(App):
+    """The app of a world; its S3 client, which takes longest, is made at first use."""
+
+    def __init__(self, world: "World", **replaced) -> None:
+        super().__init__(world.settings, world.clock)
+        self._world = world
+        self.__dict__ |= {"client": world.client(), "warehouse": world.warehouse(), "slack": world.channels()}
+        self.__dict__ |= replaced
+
+    @cached_property
+    def s3(self) -> S3Store:
+        return self._world.store()
 
 
 @dataclass
@@ -85,15 +110,7 @@ class World:
 
     def app(self, **replaced) -> App:
         """A new app; ``replaced`` are properties to replace, such as ``s3=None``."""
-        app = App(self.settings, self.clock)
-        app.__dict__ |= {
-            "client": self.client(),
-            "warehouse": self.warehouse(),
-            "slack": self.channels(),
-            "s3": self.store(),
-            **replaced,
-        }
-        return app
+        return WorldApp(self, **replaced)
 
     def warehouse(self) -> Engine:
         warehouse = open_warehouse(self.warehouse_url)
@@ -169,13 +186,11 @@ class World:
 
     def objects(self, below: str = "") -> dict[str, bytes]:
         """All that S3 has of this world, by key without the prefix."""
-        client, prefix = self.s3_client(), self.settings.s3_prefix
-        start = f"{prefix}/{below}" if prefix else below
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=start)
-        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-        return {
-            key.removeprefix(f"{prefix}/"): client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys
-        }
+        prefix = f"{self.settings.s3_prefix}/" if self.settings.s3_prefix else ""
+        # Not over HTTP, which takes a second for the objects of three days.
+        kept = get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
+        found = {key: kept[key].value for key in sorted(kept) if key.startswith(prefix + below)}
+        return {key.removeprefix(prefix): content for key, content in found.items()}
 
     def files(self) -> dict[str, bytes]:
         """All that lies in the data folder but the database."""
@@ -212,28 +227,26 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def world_warehouse_url(tmp_path: Path) -> Callable[[str], str]:
+def world_warehouse_url(tmp_path: Path, new_sqlite: Callable[[Path], str]) -> Callable[[str], str]:
     """The warehouse of a world by its folder's name; a test module may put ``new_warehouse_url`` in its place."""
-    return lambda name: f"sqlite:///{tmp_path / name / 'warehouse.db'}"
+    return lambda name: new_sqlite(tmp_path / name / "warehouse.db")
 
 
-@pytest.fixture
-def make_world(
-    tmp_path: Path, clock: Clock, world_warehouse_url: Callable[[str], str]
-) -> Iterator[Callable[..., World]]:
-    """Make a world: (folder name, settings by field) → World. The market falls a minute before noon."""
+@contextmanager
+def worlds(folder: Path, clock: Clock, warehouse_url: Callable[[str], str]) -> Iterator[Callable[..., World]]:
+    """Make worlds: (folder name, settings by field) → World. The market falls a minute before noon."""
     with ExitStack() as services:
 
         def make(name: str = "world", market=None, **settings) -> World:
             market = market or SimulatedMarket(clock.now - timedelta(minutes=1))
             world = World(
                 clock,
-                load_settings(data_dir=tmp_path / name, **{"history_days": 3, **settings}),
+                load_settings(data_dir=folder / name, **{"history_days": 3, **settings}),
                 services.enter_context(CoinGeckoSandbox(market, clock=clock)),
                 services.enter_context(SlackSandbox(clock=clock)),
                 services.enter_context(S3Sandbox(BUCKET)),
-                world_warehouse_url(name),
-                world_warehouse_url,
+                warehouse_url(name),
+                warehouse_url,
             )
             services.callback(world.close)
             return world
@@ -242,6 +255,15 @@ def make_world(
 
 
 @pytest.fixture
+def make_world(
+    tmp_path: Path, clock: Clock, world_warehouse_url: Callable[[str], str]
+) -> Iterator[Callable[..., World]]:
+    """Make worlds for a test."""
+    with worlds(tmp_path, clock, world_warehouse_url) as make:
+        yield make
+
+
+@pytest.fixture
 def world(make_world) -> World:
-    """The usual world: Bitcoin alone, and four days of history."""
+    """The usual world: Bitcoin alone, and three days of history."""
     return make_world()

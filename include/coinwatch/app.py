@@ -184,22 +184,11 @@ def coingecko_plan(connection: Any | None) -> "Plan":
 def base_url(connection: Any) -> str:
     """Return the base URL of ``coingecko_default``; logs and messages show it, so it must not contain a key."""
     host = connection.host or COINGECKO_URL
-    if "@" in host or "?" in host:
+    if "://" not in host or "@" in host or "?" in host or connection.schema or connection.port:
         raise ConnectionProblem(
-            f"connection {connection.conn_id}: the host contains '@' or '?'; put the key into the password, and only "
-            f"the base URL into the host, for example {COINGECKO_URL}"
+            f"connection {connection.conn_id}: put the key into the password, and the whole base URL into the host, "
+            f"for example {COINGECKO_URL}, with schema and port empty"
         )
-    if "://" not in host:
-        if connection.schema not in (None, "", "http", "https"):
-            raise ConnectionProblem(
-                f"connection {connection.conn_id}: the schema is {connection.schema!r}; put the whole base URL into "
-                f"the host, for example {COINGECKO_URL}"
-            )
-        host = f"{connection.schema or 'https'}://{host}"
-    if connection.port:
-        scheme, _, rest = host.partition("://")
-        name, slash, path = rest.partition("/")
-        host = f"{scheme}://{name}:{connection.port}{slash}{path}"
     return str(host)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from coinwatch.errors import CoinwatchError
@@ -49,19 +49,20 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="COINWATCH_", env_ignore_empty=True, frozen=True, extra="ignore", validate_default=True
+        env_prefix="COINWATCH_",
+        env_ignore_empty=True,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        validate_default=True,
     )
 
     coins: Annotated[tuple[str, ...], NoDecode] = ("bitcoin",)
     currency: str = "usd"
     data_dir: Path = Path("data")
-    bitcoin_raw_path: Path | None = Field(None, validation_alias=AliasChoices("BITCOIN_RAW_PATH", "bitcoin_raw_path"))
-    bitcoin_processed_path: Path | None = Field(
-        None, validation_alias=AliasChoices("BITCOIN_PROCESSED_PATH", "bitcoin_processed_path")
-    )
-    bitcoin_archive_path: Path | None = Field(
-        None, validation_alias=AliasChoices("BITCOIN_ARCHIVE_PATH", "bitcoin_archive_path")
-    )
+    bitcoin_raw_path: Path | None = Field(None, validation_alias="BITCOIN_RAW_PATH")
+    bitcoin_processed_path: Path | None = Field(None, validation_alias="BITCOIN_PROCESSED_PATH")
+    bitcoin_archive_path: Path | None = Field(None, validation_alias="BITCOIN_ARCHIVE_PATH")
     s3_bucket: str = ""
     s3_prefix: str = ""
     # Paid plans have hourly prices since 2018; keyless and with a demo key 365 days are fetched.

@@ -44,8 +44,6 @@ def test_alerts_and_pipeline_issues_have_a_channel_each(app, connect):
     ("connection", "url"),
     [
         pytest.param({"host": "https://proxy.local/api/v3/"}, "https://proxy.local/api/v3", id="url"),
-        pytest.param({"host": "proxy.local/api/v3", "port": 81}, "https://proxy.local:81/api/v3", id="host and port"),
-        pytest.param({"host": "proxy.local/api", "schema": "http"}, "http://proxy.local/api", id="schema"),
         pytest.param({}, "https://api.coingecko.com/api/v3", id="only a key"),
     ],
 )
@@ -58,7 +56,8 @@ def test_the_base_url_comes_from_the_connection(app, connect, connection, url):
     ("client", "connection", "text"),
     [
         pytest.param("client", {"extra": {"plan": "gold"}}, "allowed are demo and pro", id="plan"),
-        pytest.param("client", {"host": "x", "schema": "api"}, "put the whole base URL into the host", id="schema"),
+        pytest.param("client", {"host": "x/api/v3"}, "the whole base URL into the host", id="no scheme"),
+        pytest.param("client", {"host": "https://x", "port": 81}, "the whole base URL into the host", id="port"),
         pytest.param("client", {"host": "https://me:secret@host"}, "the key into the password", id="key before host"),
         pytest.param("client", {"host": "https://host?key=secret"}, "the key into the password", id="key in a query"),
         pytest.param("warehouse", {"conn_type": "sqlite"}, "the path of the SQLite file", id="no path"),

@@ -80,17 +80,16 @@ def test_a_wrong_value_names_the_file_the_key_the_value_and_what_is_allowed(tmp_
     assert str(path) in str(failure.value)
 
 
-def test_a_file_in_another_encoding_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(b"# caf\xe9\n", "is not YAML in UTF-8: .* byte 0xe9 in position 5", id="another encoding"),
+        pytest.param(None, "cannot be read: No such file", id="missing"),
+    ],
+)
+def test_an_unreadable_file_is_named(tmp_path, content, message):
     path = tmp_path / "rules.yaml"
-    path.write_bytes(b"# caf\xe9\n" + SHIPPED.read_bytes())
-    with pytest.raises(
-        SettingsError, match=r"the rules file .*rules\.yaml is not YAML in UTF-8: .* byte 0xe9 in position 5"
-    ):
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"the rules file .*rules\.yaml {message}"):
         load_rules(path)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(
-        SettingsError, match=r"COINWATCH_CONFIG: the rules file .*none\.yaml cannot be read: No such file"
-    ):
-        load_rules(tmp_path / "none.yaml")

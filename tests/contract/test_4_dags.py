@@ -1,12 +1,10 @@
 """Contract, section 4: Dags, their schedules and tasks, and assets."""
 
-from datetime import UTC, datetime
-from types import SimpleNamespace
-
 import pytest
+from airflow.sdk import Asset
 
-from coinwatch import tasks
-from coinwatch.assets import PROCESSED_PRICES, RAW_PRICES
+from coinwatch.assets import PROCESSED_PRICES, RAW_PRICES, layer_uri
+from coinwatch.settings import load_settings
 
 STORY = {
     "ingest_prices": [("fetch_prices", "append_raw_log")],
@@ -36,27 +34,11 @@ def test_the_clock_starts_two_dags_and_the_asset_raw_prices_the_third(dag_bag, c
     assert not any(dag.catchup for dag in dag_bag.dags.values())
 
 
-def test_there_is_one_asset_for_each_layer():
+def test_there_is_one_asset_for_each_layer_for_one_coin_or_several(tmp_path):
     assert (RAW_PRICES.name, PROCESSED_PRICES.name) == ("raw_prices", "processed_prices")
-    assert RAW_PRICES.uri.startswith("file://")
-    assert RAW_PRICES.uri.endswith("/bitcoin_raw.csv")
-    assert PROCESSED_PRICES.uri.endswith("/bitcoin_processed.csv")
-
-
-@pytest.mark.parametrize(
-    ("logical_date", "run_after", "as_of"),
-    [
-        pytest.param("2026-11-22T10:00:00+00:00", "2026-11-22T10:00:09+00:00", "2026-11-22T10:00:00Z", id="logical"),
-        pytest.param(None, "2026-11-22T10:23:45.678+00:00", "2026-11-22T10:23:45Z", id="triggered"),
-    ],
-)
-def test_the_as_of_time_is_the_logical_date_or_else_run_after_without_fractions(
-    monkeypatch, logical_date, run_after, as_of
-):
-    run = SimpleNamespace(
-        logical_date=datetime.fromisoformat(logical_date) if logical_date else None,
-        run_after=datetime.fromisoformat(run_after),
-    )
-    monkeypatch.setattr(tasks, "get_current_context", lambda: {"dag_run": run})
-    assert tasks.as_of_time() == datetime.fromisoformat(as_of)
-    assert tasks.as_of_time().tzinfo is UTC
+    one, two = (load_settings(coins=coins, data_dir=tmp_path) for coins in (("bitcoin",), ("bitcoin", "ethereum")))
+    uris = [layer_uri(settings, layer) for settings in (one, two) for layer in ("raw", "processed")]
+    names = ["bitcoin_raw.csv", "bitcoin_processed.csv", "*_raw.csv", "*_processed.csv"]
+    assert uris == [f"file://{tmp_path}/{name}" for name in names]
+    # Airflow stores them unchanged.
+    assert [Asset(name="x", uri=uri).uri for uri in uris] == uris

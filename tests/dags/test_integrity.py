@@ -7,11 +7,8 @@ import sys
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
-from airflow.sdk import Asset
 from airflow.serialization.serialized_objects import DagSerialization
 
-from coinwatch.assets import layer_uri
-from coinwatch.settings import load_settings
 from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, TAGS
 
 HEAVY = ("alembic", "boto3", "botocore", "moto", "numpy", "pandas", "requests", "slack_sdk")
@@ -71,17 +68,6 @@ def test_every_asset_that_is_consumed_is_produced(dag_bag, consumed):
     assert consumed["heal_history"] == ["missing_hours"]
     # An outlet that is an alias has an event on its asset only now and then.
     assert outlets == {"raw_prices", "processed_prices", "gaps_found", "prices_released", "s3_uploaded"}
-
-
-def test_assets_are_one_for_each_layer(tmp_path):
-    one, two = (load_settings(coins=coins, data_dir=tmp_path) for coins in (("bitcoin",), ("bitcoin", "ethereum")))
-    assert [layer_uri(one, layer) for layer in ("raw", "processed")] == [
-        f"file://{tmp_path}/bitcoin_raw.csv",
-        f"file://{tmp_path}/bitcoin_processed.csv",
-    ]
-    uris = [layer_uri(two, layer) for layer in ("raw", "processed")]
-    assert uris == [f"file://{tmp_path}/*_raw.csv", f"file://{tmp_path}/*_processed.csv"]
-    assert [Asset(name="x", uri=uri).uri for uri in uris] == uris
 
 
 def test_only_tasks_that_send_requests_to_coingecko_use_its_pool_and_the_live_poll_is_first(dag_bag):

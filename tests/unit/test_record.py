@@ -1,6 +1,6 @@
 import pytest
 
-from coinwatch.record import RAW_COLUMNS, RawPrice, format_raw_prices, parse_raw_prices
+from coinwatch.record import RawPrice, format_raw_prices, parse_raw_prices
 
 ROW = RawPrice(
     timestamp="2026-11-22T10:00:00Z",
@@ -15,12 +15,6 @@ ROW = RawPrice(
     source="live",
     snapshot="20261122T100000Z",
 )
-
-
-def test_the_raw_log_has_the_columns_of_the_contract():
-    assert ",".join(RAW_COLUMNS) == (
-        "timestamp,coin,currency,price,market_cap,volume_24h,change_24h_pct,last_updated_at,fetched_at,source,snapshot"
-    )
 
 
 def test_every_digit_and_every_unknown_survives_the_file():

@@ -4,11 +4,8 @@ import pytest
 
 from coinwatch.times import (
     ceil_hour,
-    compact_time,
     floor_hour,
     format_time,
-    from_milliseconds,
-    from_seconds,
     nearest_hour,
     parse_time,
 )
@@ -32,15 +29,6 @@ def test_a_time_is_written_in_utc_and_read_back(moment, text):
 def test_a_time_without_a_zone_is_refused():
     with pytest.raises(ValueError, match="has no zone"):
         parse_time("2026-11-22T10:00:00")
-
-
-def test_file_names_carry_compact_utc_times():
-    assert compact_time(TEN) == "20261122T100000Z"
-
-
-def test_unix_seconds_and_milliseconds_are_read_exactly():
-    assert format_time(from_seconds(1779092258)) == "2026-05-18T08:17:38Z"
-    assert format_time(from_milliseconds(1779027899041)) == "2026-05-17T14:24:59.041Z"
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,7 @@ class Reject:
 def read_quotes(
     answer: Answer, coins: Sequence[str], currency: str, as_of: datetime, snapshot: str
 ) -> tuple[list[RawPrice], list[Reject]]:
-    """Read the live prices of coins from an answer of ``/simple/price``.
-
-    Returns:
-        A row for each coin that has a price, in the order of ``coins``, and a reject for each other one.
+    """Return a row for each coin that has a price in an answer of ``/simple/price``, and a reject for each other one.
 
     Raises:
         CoinGeckoError: The answer is an error, or not what the documentation promises.
@@ -156,20 +153,10 @@ def _unexpected(coin: str, reason: str, value: str) -> Reject:
 def read_history(
     answer: Answer, coin: str, currency: str, hours: Collection[datetime], snapshot: str, *, ends_now: bool
 ) -> list[RawPrice]:
-    """Read full hours from an answer of ``/coins/{id}/market_chart/range``.
+    """Return a row for each full hour that has a price in an answer of ``/coins/{id}/market_chart/range``.
 
-    An hour takes the point nearest to it, at most 30 minutes away, the earlier one on a tie.
-
-    Args:
-        answer: What the API answered.
-        coin: CoinGecko id.
-        currency: Quote currency.
-        hours: Full hours.
-        snapshot: Name that the answer is archived under.
-        ends_now: Whether the requested window reaches to now: then the last point is the price of now, not of an hour.
-
-    Returns:
-        Rows in the order of time; none for an hour without a price near it.
+    An hour takes the point nearest to it, at most 30 minutes away, the earlier one on a tie. If the window
+    ``ends_now``, its last point is the price of now, not of an hour.
 
     Raises:
         CoinGeckoError: The answer is an error, or not what the documentation promises.
@@ -213,7 +200,7 @@ def read_history(
 
 
 def _text(number: Number | None) -> str:
-    """Return a number as it was written; empty (unknown) if it is infinite as a float."""
+    """Return a number as it was written; empty (unknown) if it is none or infinite as a float."""
     return "" if number is None or not isfinite(float(number)) else number.text
 
 

@@ -25,8 +25,6 @@ USER_AGENT = f"coinwatch/{__version__} (hourly price archive)"
 KEY_HEADERS = {"demo": "x-cg-demo-api-key", "pro": "x-cg-pro-api-key"}
 """The key goes into a header and never into the URL, which errors and logs repeat."""
 
-_HIDDEN = "***"
-
 _HEADERS_THAT_MATTER = (
     "age",
     "cf-ray",
@@ -127,9 +125,9 @@ class CoinGeckoClient:
         body = response.content
         if self._api_key and self._api_key.encode() in body:
             # Some proxies repeat the request in their error pages. All else of a body is kept byte for byte.
-            body = body.replace(self._api_key.encode(), _HIDDEN.encode())
+            body = body.replace(self._api_key.encode(), b"***")
             headers["x-coinwatch-redacted"] = "the API key stood in the body"
         return Answer(request, response.status_code, headers, body, format_time(self._clock()))
 
     def _without_key(self, text: str) -> str:
-        return text.replace(self._api_key, _HIDDEN) if self._api_key else text
+        return text.replace(self._api_key, "***") if self._api_key else text

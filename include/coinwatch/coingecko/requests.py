@@ -40,12 +40,7 @@ WARN_SHARE = 0.8
 
 
 class RequestMeter:
-    """Paces and counts requests before they are sent: CoinGecko counts errors too.
-
-    Attributes:
-        interval: Least time between two requests.
-        monthly_limit: Requests that the plan allows in a month; None if unknown.
-    """
+    """Paces and counts requests before they are sent: CoinGecko counts errors too."""
 
     def __init__(
         self,
@@ -103,13 +98,7 @@ class RequestMeter:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A month's requests.
-
-    Attributes:
-        used: Requests of this month so far.
-        forecast: Requests of the whole month at the rate of the last days.
-        limit: What the plan allows in a month; None if that is not known.
-    """
+    """A month's requests: used so far, forecast for its end, and the plan's limit, None if that is not known."""
 
     used: int
     forecast: int
@@ -152,15 +141,10 @@ def month_start(now: datetime) -> datetime:
 def forecast_month(
     counts: Mapping[datetime, Mapping[str, int]], now: datetime, per_hour: int, limit: int | None
 ) -> Budget:
-    """Return a month's budget: the requests so far, and those of the rest at the rate of the last days.
+    """Return a month's budget by the requests of this month and of the 7 days before today.
 
-    The rest has at least one poll an hour. Requests for history are not extrapolated: they fill a gap once.
-
-    Args:
-        counts: Midnight → endpoint → requests, of this month and of the 7 days before today.
-        now: The present.
-        per_hour: Requests of one poll.
-        limit: Requests that the plan allows in a month.
+    The rest of the month has the rate of these days, and at least one poll an hour, of ``per_hour`` requests. Requests
+    for history are not extrapolated: they fill a gap once.
     """
     start = month_start(now)
     end = month_start(start + 32 * DAY)

@@ -41,11 +41,7 @@ class RateLimited(CoinGeckoError):
 
 
 class Unavailable(CoinGeckoError):
-    """CoinGecko cannot be reached, is out of order, or its answer broke off."""
-
-
-class Blocked(CoinGeckoError):
-    """A firewall refuses this address or client."""
+    """CoinGecko cannot be reached, is out of order, refuses this address, or its answer broke off."""
 
 
 class UnexpectedAnswer(CoinGeckoError):
@@ -53,13 +49,7 @@ class UnexpectedAnswer(CoinGeckoError):
 
 
 class KeyRejected(CoinGeckoError):
-    """The API key is missing or wrong."""
-
-    retryable = False
-
-
-class WrongHost(CoinGeckoError):
-    """The key belongs to the other one of the two hosts."""
+    """The API key is missing or wrong, or belongs to the other one of the two hosts."""
 
     retryable = False
 
@@ -112,7 +102,7 @@ def _find_error(body: Any) -> tuple[int | None, str]:
 def _by_code(answer: Answer, code: int | None, message: str) -> CoinGeckoError | None:
     what = f"{answer.request}: CoinGecko error {code}: {message[:EXCERPT]!r}"
     if code in (10010, 10011):
-        return WrongHost(
+        return KeyRejected(
             f"{what}. In the connection coingecko_default, a demo key needs the host https://api.coingecko.com/api/v3 "
             "and plan demo, a paid key https://pro-api.coingecko.com/api/v3 and plan pro",
             answer=answer,
@@ -141,7 +131,7 @@ def _by_status(answer: Answer, code: int | None, message: str) -> CoinGeckoError
             retry_after=wait,
         )
     if status == 403:
-        return Blocked(
+        return Unavailable(
             f"{what}. A firewall blocks this address or client; retry in {BLOCKED_BACKOFF / 60:.0f} minutes",
             answer=answer,
             retry_after=BLOCKED_BACKOFF,
@@ -162,7 +152,10 @@ def retry_after(answer: Answer) -> float | None:
     if header.isdecimal():
         return min(float(header), RETRY_AFTER_MAX)
     reset = answer.headers.get("x-ratelimit-reset", "").strip()
-    for text, read in ((header, parsedate_to_datetime), (reset, _read_reset)):
+    for text, read in (
+        (header, parsedate_to_datetime),
+        (reset, lambda text: datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z")),
+    ):
         try:
             wait = read(text).astimezone(UTC) - parse_time(answer.fetched_at)
         except (ValueError, TypeError, IndexError, OverflowError):
@@ -170,10 +163,6 @@ def retry_after(answer: Answer) -> float | None:
             continue
         return min(max(0.0, wait.total_seconds()), RETRY_AFTER_MAX)
     return None
-
-
-def _read_reset(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S %z")
 
 
 def excerpt(answer: Answer) -> str:

@@ -79,7 +79,7 @@ class SandboxServer:
             self._server = make_server(
                 host, self.port, self.app, threaded=True, request_handler=Handler, fd=listener.fileno()
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._closing = threading.Event()
 
     @property

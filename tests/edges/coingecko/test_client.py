@@ -37,6 +37,7 @@ def test_the_key_goes_into_the_plans_header_and_follows_no_redirect(elsewhere, c
     answer = client.simple_price(["bitcoin"], "usd")
     (request,) = elsewhere.requests
     assert request.headers[header] == "secret"
+    assert request.headers["user-agent"].startswith("coinwatch/")
     assert "secret" not in str(request.query)
     assert answer.status == 302
     with pytest.raises(BadRequest, match="HTTP 302"):

@@ -36,28 +36,20 @@ def test_every_request_is_counted_by_day_and_endpoint(meter, warehouse, clock):
     }
 
 
-def test_requests_at_the_same_moment_wait_one_after_the_other(meter, waits):
-    for _ in range(4):
-        meter.wait_turn("prices")
+def test_requests_of_all_workers_at_the_same_moment_wait_one_after_the_other(meter, warehouse, clock, waits):
+    other = RequestMeter(lambda: warehouse, clock=clock, sleep=waits.append, per_minute=4)
+    for each in (meter, other, meter, other):
+        each.wait_turn("prices")
+    assert waits == [15, 30, 45]
+    clock.now += timedelta(minutes=1)
+    meter.wait_turn("prices")
     assert waits == [15, 30, 45]
 
 
-def test_a_request_long_after_the_one_before_does_not_wait(meter, clock, waits):
-    meter.wait_turn("prices")
-    clock.now += timedelta(seconds=15)
-    meter.wait_turn("prices")
-    assert waits == []
-
-
-def test_workers_share_the_pace(meter, warehouse, clock, waits):
-    meter.wait_turn("prices")
-    RequestMeter(lambda: warehouse, clock=clock, sleep=waits.append, per_minute=4).wait_turn("prices")
-    assert waits == [15]
-
-
-def test_a_next_request_that_a_wrong_clock_set_does_not_count(meter, clock, waits):
+def test_what_a_wrong_clock_set_does_not_count(meter, clock, waits):
     clock.now += timedelta(days=400)
     meter.wait_turn("prices")
+    meter.back_off(30)
     clock.now -= timedelta(days=400)
     meter.wait_turn("prices")
     assert waits == []
@@ -74,13 +66,6 @@ def test_no_worker_sends_or_counts_a_request_before_retry_at(meter, warehouse, c
     meter.wait_turn("prices")
     meter.wait_turn("prices")
     assert counted(warehouse) == {DAY: {"prices": 2}}
-
-
-def test_a_retry_at_that_a_wrong_clock_set_does_not_count(meter, clock):
-    clock.now += timedelta(days=400)
-    meter.back_off(30)
-    clock.now -= timedelta(days=400)
-    meter.wait_turn("prices")
 
 
 def test_without_a_warehouse_requests_are_sent(clock, waits, caplog):

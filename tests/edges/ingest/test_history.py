@@ -4,13 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from holes import HolesIn
 
 from coinwatch.coingecko.response_errors import RateLimited, Unavailable
 from coinwatch.errors import InvalidAction
 from coinwatch.ingest.gaps import find_gaps
 from coinwatch.ingest.history import CHUNK_REQUESTS_MAX, CHUNKS_MAX, append_history, fetch_history, plan_history
 from coinwatch.ingest.poll import append_raw_log, fetch_prices
-from coinwatch.sandbox.market import RecordedMarket
+from coinwatch.sandbox.market import RecordedMarket, SimulatedMarket
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -33,27 +34,27 @@ def history_requests(world):
     return [request for request in world.coingecko.requests if request.path.endswith("/range")]
 
 
-def hourly_points(noon, days):
-    """Prices on the hour, around noon."""
-    moments = [noon - HOUR * number for number in range(days * 24, -48, -1)]
-    return [(moment, 60_000 + 50.0 * ((number * 37) % 11)) for number, moment in enumerate(moments)]
-
-
-def hourly_market(noon, days):
-    """Prices that stay from one hour to the next."""
-    return RecordedMarket("bitcoin", hourly_points(noon, days))
-
-
-def test_a_first_start_leaves_one_gap_that_is_filled(world, noon):
+def test_a_first_start_and_then_hours_in_the_middle_are_one_gap_each_that_one_request_fills(world, noon, clock):
+    take_live(world, noon)
     run_history(world, noon)
-    assert gaps(world, "coin", "currency", "first_hour", "last_hour", "state", "tries", "filled_at") == [
-        ("bitcoin", "usd", noon - 3 * DAY, noon - HOUR, "filled", 1, noon)
+    clock.now = noon + 6 * HOUR
+    take_live(world, clock.now)
+    find_gaps(world.app(), clock.now)
+    assert plan_history(world.app(), clock.now) == [
+        [{"coin": "bitcoin", "first": "2026-11-22T13:00:00Z", "last": "2026-11-22T17:00:00Z"}]
     ]
+    run_history(world, clock.now)
+    assert find_gaps(world.app(), clock.now) == {"coins": 0, "hours": 0}
+    assert gaps(world, "coin", "currency", "first_hour", "last_hour", "state", "tries", "filled_at") == [
+        ("bitcoin", "usd", noon - 3 * DAY, noon - HOUR, "filled", 1, noon),
+        ("bitcoin", "usd", noon + HOUR, noon + 5 * HOUR, "filled", 1, clock.now),
+    ]
+    assert len(history_requests(world)) == 2
 
 
 def test_hours_that_history_does_not_have_cost_no_request_until_their_backoff_is_over(make_world, noon, clock):
     lost = [noon - 30 * HOUR, noon - 31 * HOUR]
-    market = HolesIn(hourly_market(noon, 10), lost)
+    market = HolesIn(SimulatedMarket(noon), lost)
     world = make_world(market=market)
     take_live(world, noon)
     run_history(world, noon)
@@ -74,20 +75,6 @@ def test_hours_that_history_does_not_have_cost_no_request_until_their_backoff_is
     assert len(history_requests(world)) == 2
     assert gaps(world, "state", "tries")[1] == ("filled", 2)
     assert {state for (state,) in gaps(world, "state")} == {"filled"}
-
-
-class HolesIn:
-    """A market whose history lacks some hours."""
-
-    def __init__(self, market, lost):
-        self.market = market
-        self.lost = set(lost)
-        self.kind = market.kind
-        self.coins = market.coins
-
-    def price_at(self, coin, moment):
-        near = [hour for hour in self.lost if abs(moment - hour) <= HOUR / 2]
-        return None if near else self.market.price_at(coin, moment)
 
 
 def test_a_gap_beyond_the_plan_is_noted_and_fails_nothing(world, noon, clock):
@@ -154,16 +141,16 @@ def test_a_rate_limit_keeps_all_workers_away_until_it_is_over(world, noon, clock
     assert len(world.coingecko.requests) == 2
 
 
-START = timedelta(hours=-2)
-OUTAGE = range(3, 6)
+OUTAGE = range(1, 4)
 
 
-def eight_hours(world, clock, noon, unused_port=None):
-    """From two hours before noon on; with a port, CoinGecko does not answer in three of them."""
-    for number in range(8):
-        clock.now = noon + START + number * HOUR
+def six_hours(world, clock, noon, unused_port=None):
+    """From noon on; with a port, CoinGecko does not answer in three of them."""
+    for number in range(6):
+        clock.now = noon + number * HOUR
         if unused_port is None or number not in OUTAGE:
-            world.run()
+            for step in [*world.ingest_steps(clock.now), *world.process_steps()[:-1]]:
+                step()
             continue
         fetch, _, find, plan, history, _ = world.without_coingecko(unused_port).ingest_steps(clock.now)
         find()
@@ -176,17 +163,15 @@ def eight_hours(world, clock, noon, unused_port=None):
 
 def test_hours_of_an_outage_are_filled_by_the_next_run_and_raise_no_alert(make_world, noon, clock, unused_port):
     """Prices stay from hour to hour, so live and history have the same ones: the statistics must be equal."""
-
-    def crash(name):
-        fallen = [(t, price if t < noon + 2 * HOUR else price * 0.8) for t, price in hourly_points(noon, 10)]
-        return make_world(name, market=RecordedMarket("bitcoin", fallen))
-
-    usual, broken = crash("usual"), crash("broken")
-    eight_hours(usual, clock, noon)
-    eight_hours(broken, clock, noon, unused_port)
-    lost = [noon + START + number * HOUR for number in OUTAGE]
+    moments = [noon - HOUR * number for number in range(120, -48, -1)]
+    prices = [60_000 + 50.0 * ((number * 37) % 11) for number in range(len(moments))]
+    fallen = [(t, price if t < noon + 2 * HOUR else price * 0.8) for t, price in zip(moments, prices, strict=True)]
+    usual, broken = (make_world(name, market=RecordedMarket("bitcoin", fallen)) for name in ("usual", "broken"))
+    six_hours(usual, clock, noon)
+    six_hours(broken, clock, noon, unused_port)
+    lost = [noon + number * HOUR for number in OUTAGE]
     sources = broken.rows("prices", "ts", "source")
-    assert [ts for ts, source in sources if source == "history" and ts >= noon + START] == lost
+    assert [ts for ts, source in sources if source == "history" and ts >= noon] == lost
     assert gaps(broken, "first_hour", "last_hour", "state", "tries")[-1] == (lost[0], lost[-1], "filled", 1)
     assert broken.files()["bitcoin_processed.csv"] == usual.files()["bitcoin_processed.csv"]
     assert ("move_1h", noon + 2 * HOUR) in usual.rows("alerts", "rule", "ts")
@@ -196,7 +181,7 @@ def test_hours_of_an_outage_are_filled_by_the_next_run_and_raise_no_alert(make_w
 
 def test_a_backfill_several_at_once_ends_as_one_at_a_time(make_world, noon):
     """Each run takes its hour from history, and may find that another one has taken it already."""
-    hours = [noon - HOUR * number for number in range(12, 0, -1)]
+    hours = [noon - HOUR * number for number in range(6, 0, -1)]
 
     def backfill(world, workers):
         pool_slot = threading.Lock()
@@ -214,40 +199,25 @@ def test_a_backfill_several_at_once_ends_as_one_at_a_time(make_world, noon):
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(run, hours))
-        for step in world.process_steps():
+        for step in world.process_steps()[:-1]:
             step()
 
-    one, several = (make_world(name, s3_prefix=name) for name in ("one", "several"))
+    one, several = (make_world(name, s3_prefix=name, history_days=2) for name in ("one", "several"))
     backfill(one, 1)
-    backfill(several, 4)
+    backfill(several, 3)
     assert several.files()["bitcoin_processed.csv"] == one.files()["bitcoin_processed.csv"]
     rows = [
         sorted(line.split(b",")[:9] for line in world.files()["bitcoin_raw.csv"].splitlines())
         for world in (one, several)
     ]
     assert rows[0] == rows[1]
-    # All hours of 3 days before now.
-    assert len(rows[0]) == 1 + 3 * 24
-    assert len(history_requests(one)) == 13
+    # All hours of 2 days before now.
+    assert len(rows[0]) == 1 + 2 * 24
+    assert len(history_requests(one)) == 7
     for world in (one, several):
         names = [json.loads(line)["name"] for line in world.files()["archive/manifest.jsonl"].splitlines()]
         assert len(names) == len(set(names)) == len(history_requests(world))
         assert {state for (state,) in gaps(world, "state")} == {"filled"}
-
-
-def test_hours_missing_in_the_middle_are_filled_by_one_request(world, noon, clock):
-    take_live(world, noon)
-    run_history(world, noon)
-    clock.now = noon + 6 * HOUR
-    take_live(world, clock.now)
-    find_gaps(world.app(), clock.now)
-    assert plan_history(world.app(), clock.now) == [
-        [{"coin": "bitcoin", "first": "2026-11-22T13:00:00Z", "last": "2026-11-22T17:00:00Z"}]
-    ]
-    run_history(world, clock.now)
-    assert find_gaps(world.app(), clock.now) == {"coins": 0, "hours": 0}
-    assert gaps(world, "first_hour", "last_hour", "state")[-1] == (noon + HOUR, noon + 5 * HOUR, "filled")
-    assert len(history_requests(world)) == 2
 
 
 def test_a_gap_that_another_run_has_filled_costs_no_request(world, noon):
@@ -267,7 +237,7 @@ def test_a_plan_is_bounded_and_what_it_leaves_is_due_in_the_next_run(make_world,
 
 def test_by_hand_hours_are_requested_whatever_their_backoff(make_world, noon, clock):
     lost = [noon - 30 * HOUR, noon - 31 * HOUR]
-    market = HolesIn(hourly_market(noon, 10), lost)
+    market = HolesIn(SimulatedMarket(noon), lost)
     world = make_world(market=market)
     run_history(world, noon)
     market.lost.clear()

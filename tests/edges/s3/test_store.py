@@ -1,9 +1,8 @@
 import hashlib
-from datetime import UTC, datetime
 
 import pytest
 
-from coinwatch.s3.store import S3Conflict, S3Error, S3Refused, S3Store, archive_key, latest_key, partition_key
+from coinwatch.s3.store import S3Conflict, S3Error, S3Refused, S3Store
 from coinwatch.sandbox.http import Response, SandboxServer
 
 KEY = "archive/date=2026-11-22/hour=10/20261122T100000Z.json"
@@ -35,17 +34,6 @@ def problem(status, code):
 def store_at(open_s3_client):
     """A store whose S3 is at another address."""
     return lambda url: S3Store(open_s3_client(url), "coinwatch")
-
-
-def test_keys_say_the_layer_the_day_and_the_hour():
-    hour = datetime(2026, 1, 2, 3, tzinfo=UTC)
-    assert partition_key("raw", hour) == "raw/date=2026-01-02/hour=03/prices.csv"
-    assert partition_key("processed", hour) == "processed/date=2026-01-02/hour=03/prices.csv"
-    assert archive_key("20261122T100000Z", ".json") == KEY
-    assert archive_key("20261122T235959Z-history-bitcoin-1", ".csv") == (
-        "archive/date=2026-11-22/hour=23/20261122T235959Z-history-bitcoin-1.csv"
-    )
-    assert latest_key("bitcoin") == "latest/bitcoin_processed.csv"
 
 
 def test_an_object_is_replaced_and_has_its_content_type_and_its_hash_below_the_prefix(store, s3_client):

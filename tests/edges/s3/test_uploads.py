@@ -1,22 +1,21 @@
 import hashlib
-import os
-import signal
 import threading
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from sqlalchemy import delete, insert, select
 
-from coinwatch.record import RAW_COLUMNS, RawPrice
+from coinwatch.archive.snapshots import Answer, Archive
+from coinwatch.record import RAW_COLUMNS, RawPrice, format_raw_prices
 from coinwatch.rules import load_rules
 from coinwatch.s3 import uploads
 from coinwatch.s3.store import S3Conflict, S3Error, S3Store
-from coinwatch.s3.uploads import FileMissing, upload_archive, upload_latest, upload_missing, upload_partitions
+from coinwatch.s3.uploads import FileMissing, upload_latest, upload_missing, upload_to_s3
 from coinwatch.settings import PROJECT_DIR
 from coinwatch.times import HOUR, format_time
 from coinwatch.warehouse import schema
-from coinwatch.warehouse.engine import open_warehouse
 from coinwatch.warehouse.load import store_raw_prices
 from coinwatch.warehouse.work import mark_uploads
 
@@ -25,20 +24,10 @@ NOW = TEN + timedelta(hours=5)
 RULES = load_rules(PROJECT_DIR / "include" / "coinwatch.yaml")
 
 
-@pytest.fixture
-def warehouse_url(tmp_path):
-    return f"sqlite:///{tmp_path / 'warehouse.db'}"
-
-
-@pytest.fixture
-def store(s3_client):
-    return S3Store(s3_client, "coinwatch", "team")
-
-
 class Watched:
     """A client that calls something before each object that it puts; from several threads, one at a time."""
 
-    def __init__(self, client, before):
+    def __init__(self, client, before=lambda *_: None):
         self._client, self._before = client, before
         self._lock = threading.Lock()
         self.puts = 0
@@ -53,8 +42,24 @@ class Watched:
         return self._client.head_object(**arguments)
 
 
-def count(client):
-    return Watched(client, lambda *_: None)
+def unreachable(*_):
+    raise EndpointConnectionError(endpoint_url="http://s3")
+
+
+@pytest.fixture
+def make_app(warehouse, s3_client, tmp_path):
+    """An app for the uploads, as each task has one; with a client in place of the usual one."""
+
+    def make(client=s3_client, bucket="coinwatch"):
+        return SimpleNamespace(
+            warehouse=warehouse,
+            s3=S3Store(client, bucket, "team"),
+            archive=Archive(tmp_path / "archive"),
+            settings=SimpleNamespace(archive_path=tmp_path / "archive"),
+            clock=lambda: NOW,
+        )
+
+    return make
 
 
 def price(moment=TEN, text="84012.50", source="live", coin="bitcoin"):
@@ -102,29 +107,17 @@ def objects(client, prefix="team/"):
     return found
 
 
-def ledger(warehouse):
+def check_ledger(warehouse, client, pending=()):
+    """What is noted is what the bucket has, and what is pending is the rest."""
     with warehouse.begin() as connection:
         rows = connection.execute(select(schema.s3_objects.c.key, schema.s3_objects.c.sha256))
-        return {row.key.removeprefix("team/"): row.sha256 for row in rows}
+        noted = {row.key.removeprefix("team/"): row.sha256 for row in rows}
+        left = connection.execute(select(schema.pending_uploads).order_by("layer", "hour")).all()
+    assert noted == {key: hashlib.sha256(text.encode()).hexdigest() for key, text in objects(client).items()}
+    assert left == list(pending)
 
 
-def pending(warehouse):
-    with warehouse.begin() as connection:
-        return [tuple(row) for row in connection.execute(select(schema.pending_uploads).order_by("layer", "hour"))]
-
-
-def list_all(warehouse):
-    """List every partition, as somebody does who starts the Dag by hand."""
-    with warehouse.begin() as connection:
-        for layer in ("raw", "processed"):
-            mark_uploads(connection, layer, connection.execute(select(schema.raw_prices.c.ts)).scalars())
-
-
-def hashes(found):
-    return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in found.items()}
-
-
-def test_a_partition_has_exactly_the_rows_of_its_hour_as_the_files_have_them(warehouse, store, s3_client):
+def test_a_partition_has_exactly_the_rows_of_its_hour_as_the_files_have_them(warehouse, make_app, s3_client):
     add(
         warehouse,
         price(coin="ethereum", text="6.44e-06"),
@@ -133,11 +126,10 @@ def test_a_partition_has_exactly_the_rows_of_its_hour_as_the_files_have_them(war
         price(TEN),
         price(TEN + HOUR),
     )
-    assert upload_partitions(warehouse, store, NOW) == {"raw": 2, "processed": 2}
+    assert upload_to_s3(make_app()) == {"raw": 2, "processed": 2, "archive": 0}
     found = objects(s3_client)
-    header = ",".join(RAW_COLUMNS)
     assert found["raw/date=2026-11-22/hour=10/prices.csv"].splitlines() == [
-        header,
+        ",".join(RAW_COLUMNS),
         "2026-11-22T10:00:00Z,bitcoin,usd,84000,1e3,,-1.4,2026-11-22T10:00:00Z,2026-11-22T10:00:00Z,history,s",
         "2026-11-22T10:00:00Z,bitcoin,usd,84012.50,1e3,,-1.4,2026-11-22T10:00:00Z,2026-11-22T10:00:00Z,live,s",
         "2026-11-22T10:59:59Z,bitcoin,usd,84012.50,1e3,,-1.4,2026-11-22T10:59:59Z,2026-11-22T10:59:59Z,live,s",
@@ -150,187 +142,139 @@ def test_a_partition_has_exactly_the_rows_of_its_hour_as_the_files_have_them(war
         "2026-11-22T10:00:00Z,ethereum,usd,6.44e-06,2,0.1,,1e-07,-1.5,,0.30000000000000004,7\n"
         "2026-11-22T10:59:59Z,bitcoin,usd,84012.50,2,0.1,,1e-07,-1.5,,0.30000000000000004,7\n"
     )
-    assert ledger(warehouse) == hashes(found)
-    assert pending(warehouse) == []
+    check_ledger(warehouse, s3_client)
 
 
-def test_a_partition_is_written_again_only_when_its_content_changed(warehouse, s3_client):
+def test_a_partition_is_written_again_only_when_its_content_changed(warehouse, make_app, s3_client):
     add(warehouse, price(), price(TEN + HOUR))
-    upload_partitions(warehouse, S3Store(s3_client, "coinwatch", "team"), NOW)
-    list_all(warehouse)
-    client = count(s3_client)
-    again = S3Store(client, "coinwatch", "team")
-    assert upload_partitions(warehouse, again, NOW) == {}
-    assert client.puts == 0
+    upload_to_s3(make_app())
+    client = Watched(s3_client)
+    # As somebody does who starts the Dag by hand.
+    assert upload_missing(make_app(client)) == {"archive": 0}
     add(warehouse, price(TEN + HOUR, text="1"))
-    assert upload_partitions(warehouse, again, NOW) == {"raw": 1, "processed": 1}
+    assert upload_to_s3(make_app(client)) == {"raw": 1, "processed": 1, "archive": 0}
     assert client.puts == 2
-    assert pending(warehouse) == []
+    check_ledger(warehouse, s3_client)
     # What one bucket has does not matter to another.
     s3_client.create_bucket(Bucket="second")
-    list_all(warehouse)
-    assert upload_partitions(warehouse, S3Store(s3_client, "second"), NOW) == {"raw": 2, "processed": 2}
+    assert upload_missing(make_app(bucket="second")) == {"raw": 2, "processed": 2, "archive": 0}
 
 
-def test_an_hour_that_lost_its_rows_is_emptied_and_one_that_never_had_any_is_not_made(warehouse, store, s3_client):
+def test_an_hour_that_lost_its_rows_is_emptied_and_one_that_never_had_any_is_not_made(warehouse, make_app, s3_client):
     add(warehouse, price())
-    upload_partitions(warehouse, store, NOW)
+    upload_to_s3(make_app())
     with warehouse.begin() as connection:
         connection.execute(delete(schema.raw_prices))
         mark_uploads(connection, "raw", [TEN, TEN + HOUR])
-    assert upload_partitions(warehouse, store, NOW) == {"raw": 1}
+    assert upload_to_s3(make_app())["raw"] == 1
     assert {key: text for key, text in objects(s3_client).items() if key.startswith("raw/")} == {
         "raw/date=2026-11-22/hour=10/prices.csv": ",".join(RAW_COLUMNS) + "\n"
     }
-    assert pending(warehouse) == []
+    check_ledger(warehouse, s3_client)
 
 
-def test_a_row_that_comes_while_its_hour_is_uploaded_is_uploaded_by_the_next_run(new_warehouse_url, s3_client):
+@pytest.mark.postgres
+def test_a_row_that_comes_while_its_hour_is_uploaded_is_uploaded_by_the_next_run(warehouse, make_app, s3_client):
     """Also on PostgreSQL, which has several writers at a time."""
-    warehouse = open_warehouse(new_warehouse_url("warehouse"))
     add(warehouse, price())
 
     def another_row(number, _):
         if number == 0:
             add(warehouse, price(TEN + timedelta(minutes=30)))
 
-    store = S3Store(Watched(s3_client, another_row), "coinwatch", "team")
-    assert upload_partitions(warehouse, store, NOW) == {"raw": 1, "processed": 1}
-    assert pending(warehouse) == [("processed", TEN), ("raw", TEN)]
-    upload_partitions(warehouse, S3Store(s3_client, "coinwatch", "team"), NOW)
-    found = objects(s3_client)
-    assert [text.count("\n") for text in found.values()] == [3, 3]
-    assert ledger(warehouse) == hashes(found)
-    assert pending(warehouse) == []
-    warehouse.dispose()
-
-
-@pytest.mark.parametrize("killed_before", [0, 1, 4, 9])
-def test_a_kill_between_uploads_costs_nothing(
-    warehouse, warehouse_url, s3_url, open_s3_client, s3_client, kill_at_line, monkeypatch, killed_before
-):
-    monkeypatch.setattr(uploads, "BATCH", 2)
-    monkeypatch.setattr(uploads, "THREADS", 1)
-    add(warehouse, *(price(TEN + number * HOUR) for number in range(5)))
-    warehouse.dispose()
-
-    def kill(number, _):
-        if number == killed_before:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def upload_and_die():
-        # A process of its own has its own connections.
-        client = open_s3_client(s3_url)
-        upload_partitions(open_warehouse(warehouse_url), S3Store(Watched(client, kill), "coinwatch", "team"), NOW)
-
-    assert kill_at_line(upload_and_die, 0)
-    assert len(objects(s3_client)) == killed_before
-    # Whole batches are noted; the rest is still on the list.
-    assert len(ledger(warehouse)) == killed_before // 2 * 2
-    assert len(pending(warehouse)) == 10 - killed_before // 2 * 2
-    client = count(s3_client)
-    upload_partitions(warehouse, S3Store(client, "coinwatch", "team"), NOW)
-    assert client.puts == 10 - killed_before // 2 * 2
-    found = objects(s3_client)
-    assert len(found) == 10
-    assert ledger(warehouse) == hashes(found)
-    assert pending(warehouse) == []
+    assert upload_to_s3(make_app(Watched(s3_client, another_row))) == {"raw": 1, "processed": 1, "archive": 0}
+    check_ledger(warehouse, s3_client, [("processed", TEN), ("raw", TEN)])
+    upload_to_s3(make_app())
+    assert [text.count("\n") for text in objects(s3_client).values()] == [3, 3]
+    check_ledger(warehouse, s3_client)
 
 
 def test_an_outage_stops_the_uploads_keeps_what_went_well_and_the_next_run_does_the_rest(
-    warehouse, s3_client, monkeypatch
+    warehouse, make_app, s3_client, monkeypatch
 ):
     monkeypatch.setattr(uploads, "THREADS", 1)
     monkeypatch.setattr(uploads, "GROUP", 4)
-    add(warehouse, *(price(TEN + number * HOUR) for number in range(5)))
+    hours = [TEN + number * HOUR for number in range(5)]
+    add(warehouse, *map(price, hours))
     asked = []
 
     def fail_from_the_third_on(number, key):
         asked.append(key)
         if number >= 2:
-            raise EndpointConnectionError(endpoint_url="http://s3")
+            unreachable()
 
     with pytest.raises(S3Error):
-        upload_partitions(warehouse, S3Store(Watched(s3_client, fail_from_the_third_on), "coinwatch", "team"), NOW)
+        upload_to_s3(make_app(Watched(s3_client, fail_from_the_third_on)))
     assert len(asked) == 4, "the group of the outage, and no more"
-    assert len(ledger(warehouse)) == 2
-    assert ledger(warehouse) == hashes(objects(s3_client))
-    assert len(pending(warehouse)) == 8
-    upload_partitions(warehouse, S3Store(s3_client, "coinwatch", "team"), NOW)
+    left = [("processed", hour) for hour in hours[2:]] + [("raw", hour) for hour in hours]
+    check_ledger(warehouse, s3_client, left)
+    client = Watched(s3_client)
+    upload_to_s3(make_app(client))
+    assert client.puts == 8
     assert len(objects(s3_client)) == 10
-    assert pending(warehouse) == []
-
-
-def test_a_bug_in_a_thread_is_not_swallowed(warehouse, s3_client):
-    add(warehouse, price())
-
-    def fail(*_):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        upload_partitions(warehouse, S3Store(Watched(s3_client, fail), "coinwatch"), NOW)
-    assert len(pending(warehouse)) == 2
-
-
-@pytest.fixture
-def archive(tmp_path):
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    for name in ("20261122T100000Z", "20261122T110000Z-history-bitcoin"):
-        (folder / f"{name}.json").write_bytes(b'{"price": 1}')
-        (folder / f"{name}.csv").write_bytes(name.encode())
-    return folder
+    check_ledger(warehouse, s3_client)
 
 
 NAMES = ["20261122T100000Z", "20261122T110000Z-history-bitcoin"]
+ANSWER = Answer("GET /", 200, {}, b'{"price": 1}', "2026-11-22T10:00:01Z")
+BODY = "archive/date=2026-11-22/hour=10/20261122T100000Z.json"
 
 
-def test_snapshots_are_written_once_with_both_files_and_need_no_ledger(warehouse, store, s3_client, archive):
-    for _ in range(2):
-        assert upload_archive(store, archive, NAMES) == 4
+@pytest.fixture
+def archive(make_app):
+    """Two snapshots."""
+    archive = make_app().archive
+    for name in NAMES:
+        archive.save(name, ANSWER, [price()])
+    return archive
+
+
+@pytest.mark.usefixtures("archive")
+def test_snapshots_are_written_once_with_both_files(make_app, s3_client):
+    client = Watched(s3_client)
+    assert upload_to_s3(make_app(client)) == {"archive": 4}
+    rows = format_raw_prices([price()])
     assert objects(s3_client) == {
-        "archive/date=2026-11-22/hour=10/20261122T100000Z.json": '{"price": 1}',
-        "archive/date=2026-11-22/hour=10/20261122T100000Z.csv": "20261122T100000Z",
+        BODY: '{"price": 1}',
+        BODY.replace(".json", ".csv"): rows,
         "archive/date=2026-11-22/hour=11/20261122T110000Z-history-bitcoin.json": '{"price": 1}',
-        "archive/date=2026-11-22/hour=11/20261122T110000Z-history-bitcoin.csv": "20261122T110000Z-history-bitcoin",
+        "archive/date=2026-11-22/hour=11/20261122T110000Z-history-bitcoin.csv": rows,
     }
-    assert ledger(warehouse) == {}
+    assert upload_to_s3(make_app(client)) == {"archive": 0}
+    assert client.puts == 4
 
 
 @pytest.mark.parametrize("error", [S3Conflict, FileMissing])
 def test_a_snapshot_that_cannot_be_uploaded_is_named_and_all_others_are_uploaded(
-    store, s3_client, archive, monkeypatch, error
+    make_app, s3_client, archive, monkeypatch, error
 ):
     monkeypatch.setattr(uploads, "GROUP", 1)
     if error is S3Conflict:
-        store.put_once("archive/date=2026-11-22/hour=10/20261122T100000Z.json", b"something else")
+        make_app().s3.put_once(BODY, b"something else")
     else:
-        (archive / "20261122T100000Z.json").unlink()
+        (archive.manifest.parent / "20261122T100000Z.json").unlink()
     with pytest.raises(error, match=r"20261122T100000Z\.json") as caught:
-        upload_archive(store, archive, NAMES)
+        upload_to_s3(make_app())
     assert not caught.value.retryable
     found = objects(s3_client)
-    assert found.pop("archive/date=2026-11-22/hour=10/20261122T100000Z.json", "") in ("", "something else")
+    assert found.pop(BODY, "") in ("", "something else")
     assert len(found) == 3
+    # Once there is an outage too, it is the reason to try again.
+    if error is FileMissing:
+        with pytest.raises(S3Error) as caught:
+            upload_to_s3(make_app(Watched(s3_client, unreachable)))
+        assert caught.value.retryable
 
 
-def test_an_outage_is_reported_before_a_missing_snapshot(archive, s3_client):
-    (archive / "20261122T100000Z.json").unlink()
-
-    def fail(*_):
-        raise EndpointConnectionError(endpoint_url="http://s3")
-
-    with pytest.raises(S3Error):
-        upload_archive(S3Store(Watched(s3_client, fail), "coinwatch"), archive, NAMES)
-
-
-def test_a_lost_bucket_is_filled_again_and_a_second_run_changes_nothing(world):
+def test_a_lost_bucket_is_filled_again_and_a_second_run_changes_nothing(make_world):
+    world = make_world(history_days=2)
     world.run()
     before = world.objects()
     with world.warehouse().begin() as connection:
         connection.execute(delete(schema.s3_objects))
+    client = world.s3_client()
     for key in before:
-        world.s3_client().delete_object(Bucket=world.s3.bucket, Key=key)
+        client.delete_object(Bucket=world.s3.bucket, Key=key)
     partitions = sum(not key.startswith("archive/") for key in before)
     uploaded = upload_missing(world.app())
     assert uploaded["raw"] + uploaded["processed"] == partitions
@@ -341,7 +285,6 @@ def test_a_lost_bucket_is_filled_again_and_a_second_run_changes_nothing(world):
 
 def test_the_whole_processed_csv_replaces_the_one_before(world):
     path = world.settings.processed_path("bitcoin")
-    path.parent.mkdir(parents=True)
     for content in (b"old\n", b"new\n"):
         path.write_bytes(content)
         assert upload_latest(world.app()) == ["bitcoin"]

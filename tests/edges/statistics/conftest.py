@@ -1,7 +1,6 @@
 """A warehouse with prices of live polls and history, and the app that the steps work with."""
 
 import math
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +12,6 @@ from coinwatch.record import RawPrice
 from coinwatch.rules import load_rules
 from coinwatch.settings import PROJECT_DIR, load_settings
 from coinwatch.times import format_time
-from coinwatch.warehouse.engine import open_warehouse
 from coinwatch.warehouse.load import store_raw_prices
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -49,8 +47,6 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(tmp_path) -> Iterator[Pipeline]:
+def pipeline(warehouse, tmp_path) -> Pipeline:
     """A pipeline on SQLite."""
-    engine = open_warehouse(f"sqlite:///{tmp_path / 'warehouse.db'}")
-    yield Pipeline(engine, tmp_path)
-    engine.dispose()
+    return Pipeline(warehouse, tmp_path)

@@ -10,20 +10,20 @@ DAY = timedelta(days=1)
 HOURS_LEFT = 8 * 24 + 12
 
 
-def test_a_quiet_month_needs_one_request_an_hour_to_its_end():
-    counts = {TODAY - DAY * number: {"prices": 24} for number in range(1, 22)} | {TODAY: {"prices": 12}}
-    assert forecast_month(counts, NOON, 1, 10_000) == Budget(21 * 24 + 12, 21 * 24 + 12 + HOURS_LEFT, 10_000)
+def days(numbers, **requests):
+    return {TODAY - DAY * number: requests for number in numbers}
 
 
-def test_history_is_counted_and_not_extrapolated():
-    assert forecast_month({TODAY: {"prices": 1, "history": 2000}}, NOON, 1, None) == Budget(
-        2001, 2001 + HOURS_LEFT, None
-    )
-
-
-def test_retries_and_polls_by_hand_of_the_last_days_are_extrapolated():
-    counts = {TODAY - DAY * number: {"prices": 96, "ping": 5} for number in range(1, 8)}
-    assert forecast_month(counts, NOON, 1, None) == Budget(7 * 101, 7 * 101 + 4 * HOURS_LEFT, None)
+@pytest.mark.parametrize(
+    ("counts", "used", "hourly"),
+    [
+        pytest.param(days(range(1, 22), prices=24) | days([0], prices=12), 21 * 24 + 12, 1, id="a quiet month"),
+        pytest.param(days([0], prices=1, history=2000), 2001, 1, id="history is not extrapolated"),
+        pytest.param(days(range(1, 8), prices=96, ping=5), 7 * 101, 4, id="retries of the last days are"),
+    ],
+)
+def test_the_rest_of_a_month_is_as_the_last_days_and_at_least_one_poll_an_hour(counts, used, hourly):
+    assert forecast_month(counts, NOON, 1, 10_000) == Budget(used, used + hourly * HOURS_LEFT, 10_000)
 
 
 def test_of_the_month_before_only_the_rate_of_the_last_days_counts():
