@@ -33,7 +33,7 @@ def stored(world, alert_row, noon):
     """Bitcoin with prices, statistics and alerts; nothing of Ethereum; an issue; files and objects."""
     keys = ["in_it/raw/1", "in_it/raw/2", "inXit/raw/1", "raw/1"]
     objects = [{"bucket": "bucket", "key": key, "sha256": "", "uploaded_at": noon} for key in keys]
-    work = {"step": "statistics", "currency": "usd", "since": noon}
+    work = {"step": "statistics", "currency": "usd", "since": noon, "context_since": noon - 25 * HOUR}
     bitcoin = {"coin": "bitcoin", "currency": "usd", "ts": noon}
     price = bitcoin | {"price": 101.5, "source": "live", "snapshot": "s"}
     rows = {
