@@ -16,15 +16,16 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3.12 python3.11 python3
 
 INSTALLED := .venv/.installed
-LOCK := pip compile --quiet --universal --no-strip-extras --no-annotate --generate-hashes \
-	--custom-compile-command "make lock" pyproject.toml
+COMPILE := pip compile --quiet --universal --no-strip-extras --no-annotate --generate-hashes \
+	--custom-compile-command "make lock"
+LOCK := $(COMPILE) pyproject.toml
 
 # An environment whose Python was removed is made again.
 $(shell [ ! -e .venv/.python ] || .venv/bin/python -c '' 2>/dev/null || rm -f .venv/.python .venv/.installed)
 
 yes = $(filter 1 true yes on,$(1))
 
-.PHONY: help run doctor install test test-quick test-compose test-move check fix lock lock-check clean
+.PHONY: help run doctor install bench test test-quick test-compose test-move check fix lock lock-check clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,10 @@ test-quick: $(INSTALLED) ## The part that takes less than a minute: contract, pu
 test-compose: $(INSTALLED) ## Start, break and restart the stack of docker-compose.yaml (needs Docker)
 	.venv/bin/python tests/compose/run.py
 
+bench: $(INSTALLED) ## Measure time and memory, beside DuckDB, polars and empty Dags; writes bench.json (ARGS="hour statistics": these only)
+	@$(call uv,pip install --quiet --no-deps -r requirements-bench.txt)
+	.venv/bin/python bench $(ARGS)
+
 test-move: $(INSTALLED) ## Backup, restore and upgrade Airflow, as docs/operations.md says (needs Docker)
 	.venv/bin/python tests/compose/move.py $(ARGS)
 
@@ -66,6 +71,7 @@ lock: $(UV) ## Pin what pyproject.toml asks for, keeping the pins that fit (UPGR
 	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --output-file requirements.txt)
 	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --extra sandbox --constraints requirements.txt --output-file requirements-sandbox.txt)
 	$(call uv,$(LOCK) $(if $(call yes,$(UPGRADE)),--upgrade) --extra sandbox --group dev --constraints requirements-sandbox.txt --output-file requirements-dev.txt)
+	$(call uv,$(COMPILE) --group bench $(if $(call yes,$(UPGRADE)),--upgrade) --constraints requirements-dev.txt --output-file requirements-bench.txt)
 
 # The same as `lock`, on copies.
 lock-check: $(UV)
@@ -73,7 +79,8 @@ lock-check: $(UV)
 	$(call uv,$(LOCK) --output-file "$$folder/requirements.txt") && \
 	$(call uv,$(LOCK) --extra sandbox --constraints "$$folder/requirements.txt" --output-file "$$folder/requirements-sandbox.txt") && \
 	$(call uv,$(LOCK) --extra sandbox --group dev --constraints "$$folder/requirements-sandbox.txt" --output-file "$$folder/requirements-dev.txt") && \
-	for file in requirements.txt requirements-sandbox.txt requirements-dev.txt; do \
+	$(call uv,$(COMPILE) --group bench --constraints "$$folder/requirements-dev.txt" --output-file "$$folder/requirements-bench.txt") && \
+	for file in requirements*.txt; do \
 		cmp -s "$$file" "$$folder/$$file" || { echo "$$file is not what pyproject.toml asks for: run \`make lock\`" >&2; exit 1; }; \
 	done && echo "requirements are in step with pyproject.toml"
 

@@ -3,8 +3,9 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Literal
 
 from coinwatch.times import parse_time
@@ -60,6 +61,8 @@ class RawPrice:
 
 RAW_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(RawPrice))
 
+_values = attrgetter(*RAW_COLUMNS)
+
 
 def write_csv(columns: Iterable[str], rows: Iterable[Iterable[object]], *, header: bool = True) -> str:
     r"""Return rows as CSV text: comma, ``\n``, quoted only where needed, ``None`` as an empty field."""
@@ -73,7 +76,7 @@ def write_csv(columns: Iterable[str], rows: Iterable[Iterable[object]], *, heade
 
 def format_raw_prices(rows: Iterable[RawPrice], *, header: bool = True) -> str:
     """Return raw prices in the raw log's format."""
-    return write_csv(RAW_COLUMNS, map(astuple, rows), header=header)
+    return write_csv(RAW_COLUMNS, map(_values, rows), header=header)
 
 
 def parse_raw_prices(text: str) -> Iterator[RawPrice]:

@@ -6,7 +6,7 @@ from functools import lru_cache
 HOUR = timedelta(hours=1)
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=32_768)
 def parse_time(text: str) -> datetime:
     """Read an ISO 8601 time with a zone (``2026-11-22T10:00:00Z``).
 
@@ -19,7 +19,7 @@ def parse_time(text: str) -> datetime:
     return moment.astimezone(UTC)
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=32_768)
 def format_time(moment: datetime) -> str:
     """Return a time as ISO 8601 UTC ending in ``Z``, with milliseconds only where there are some."""
     utc = moment.astimezone(UTC)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 4_000_000
+CHUNK_BYTES = 2_000_000
 """About this much of the raw logs is stored in one transaction (25,000 rows): a kill costs no more."""
 
 RAW_LOG_CHANGED = "raw_log_changed"

@@ -90,6 +90,7 @@ raw_prices = Table(
     PrimaryKeyConstraint("coin", "currency", "ts", "source"),
     Index("raw_prices_ts", "ts"),
     comment="The raw logs, line for line, as text: every digit as the API wrote it; empty is unknown",
+    sqlite_with_rowid=False,
 )
 
 prices = Table(
@@ -108,6 +109,7 @@ prices = Table(
     PrimaryKeyConstraint("coin", "currency", "ts"),
     Index("prices_ts", "ts"),
     comment="One price for each coin, currency and time",
+    sqlite_with_rowid=False,
 )
 
 price_statistics = Table(
@@ -139,6 +141,7 @@ price_statistics = Table(
     PrimaryKeyConstraint("coin", "currency", "ts"),
     Index("price_statistics_ts", "ts"),
     comment="Statistics of each price against the prices before it; rebuilt from prices at any time",
+    sqlite_with_rowid=False,
 )
 
 alerts = Table(

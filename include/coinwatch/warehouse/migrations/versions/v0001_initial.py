@@ -289,6 +289,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("coin", "currency", "ts"),
         comment="Statistics of each price against the prices before it; rebuilt from prices at any time",
+        sqlite_with_rowid=False,
     )
     op.create_index("price_statistics_ts", "price_statistics", ["ts"], unique=False)
     op.create_table(
@@ -309,6 +310,7 @@ def upgrade() -> None:
         sa.Column("snapshot", sa.Text(), nullable=False, comment="the snapshot that contains it"),
         sa.PrimaryKeyConstraint("coin", "currency", "ts"),
         comment="One price for each coin, currency and time",
+        sqlite_with_rowid=False,
     )
     op.create_index("prices_ts", "prices", ["ts"], unique=False)
     op.create_table(
@@ -367,6 +369,7 @@ def upgrade() -> None:
         sa.Column("snapshot", sa.Text(), nullable=False, comment="the snapshot that contains it"),
         sa.PrimaryKeyConstraint("coin", "currency", "ts", "source"),
         comment="The raw logs, line for line, as text: every digit as the API wrote it; empty is unknown",
+        sqlite_with_rowid=False,
     )
     op.create_index("raw_prices_ts", "raw_prices", ["ts"], unique=False)
     op.create_table(
