@@ -8,10 +8,10 @@ again after a backoff that doubles (table `gaps` in the warehouse: `retry_at`, `
 these `coins` (comma-separated), only the hours from `start` to `end`, checked once more and without waiting for the
 backoff.
 
-**Reads** CoinGecko through the connection `coingecko_default`, in the pool `coingecko`, after the live poll. At most 16
-chunks of requests in a run; the rest is left to the next one.
-**Writes** snapshots into the archive, rows into `<coin>_raw.csv`, and an event on the asset `raw_prices`, which starts
-`process_prices`.
+**Reads** CoinGecko through the connection `coingecko_default`, in the pool `coingecko`, after the live poll. A run
+ends within an hour; the newest hours come first, and if hours are left, it starts the next run.
+**Writes** snapshots into the archive, rows into `<coin>_raw.csv`, an event on the asset `raw_prices`, which starts
+`process_prices`, and one on `missing_hours` if hours are left.
 
 **When it fails** the task's log has CoinGecko's answer and what to do. The hours stay open, and the next hour's run
 requests them again.
@@ -22,8 +22,8 @@ requests them again.
 from airflow.sdk import Param, TriggerRule, dag, get_current_context, task
 
 from coinwatch.app import App
-from coinwatch.assets import MISSING_HOURS, RAW_PRICES
-from coinwatch.events import publish
+from coinwatch.assets import GAPS_FOUND, MISSING_HOURS, RAW_PRICES
+from coinwatch.events import publish, publish_through
 from coinwatch.tasks import COINGECKO_POOL, DEFAULT_ARGS, START_DATE, as_of_time
 
 
@@ -59,12 +59,14 @@ def heal_history():
         return history.fetch_history(App(), as_of_time(), windows)
 
     # Archived answers are appended also if a later request failed.
-    @task(outlets=[RAW_PRICES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    @task(outlets=[RAW_PRICES, GAPS_FOUND], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     def append_history(chunks: list[list[dict[str, str]]]) -> None:
         """Append the archived hours to the raw log of each coin."""
         from coinwatch.ingest import history
 
-        publish(RAW_PRICES, history.append_history(App(), as_of_time(), chunks))
+        added, left = history.append_history(App(), as_of_time(), chunks)
+        publish(RAW_PRICES, added)
+        publish_through(GAPS_FOUND, MISSING_HOURS, left)
 
     chunks = plan_history()
     fetch_history.expand(windows=chunks) >> append_history(chunks)

@@ -63,7 +63,14 @@ def find_gaps(app: "App", as_of: datetime) -> dict[str, int]:
         out_of_reach = (_g.state == "open", _g.currency == currency, _g.last_hour < start)
         reason = "COINWATCH_HISTORY_DAYS does not reach back to these hours any more"
         connection.execute(update(schema.gaps).where(*out_of_reach).values(state="no_data", reason=reason))
-        due = due_gaps(connection, currency, coins, app.clock(), (start, end))
+    return count_due(app, as_of)
+
+
+def count_due(app: "App", as_of: datetime) -> dict[str, int]:
+    """Return how many ``coins`` and ``hours`` before the as-of time are due for a request."""
+    start, end = earliest_hour(app, as_of), ceil_hour(as_of)
+    with app.warehouse.begin() as connection:
+        due = due_gaps(connection, app.settings.currency, app.settings.coins, app.clock(), (start, end))
     found = {
         "coins": len({row.coin for row in due}),
         "hours": sum((row.last_hour - max(row.first_hour, start)) // HOUR + 1 for row in due),

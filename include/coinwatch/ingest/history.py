@@ -34,7 +34,8 @@ WINDOW_MAX = timedelta(days=90)
 NOW_MARGIN = timedelta(minutes=5)
 """The last point of a window that ends so close to now is the price of now."""
 
-CHUNKS_MAX = 16
+CHUNKS_MAX = 6
+"""So a run ends within the hour, and its rows are appended; the rest is left to the next run, which it starts."""
 
 CHUNK_TIME = timedelta(minutes=8)
 """A chunk has no more requests than fit into this time: between two chunks the live poll gets the pool."""
@@ -46,7 +47,7 @@ Window = dict[str, str]
 
 
 def plan_history(app: "App", as_of: datetime, params: Mapping[str, Any] | None = None) -> list[list[Window]]:
-    """Return the requests for the hours that are due, in at most 16 chunks; the rest is left to the next run.
+    """Return the requests for the hours that are due, in at most 6 chunks; the rest is left to the next run.
 
     Args:
         app: The app.
@@ -62,14 +63,16 @@ def plan_history(app: "App", as_of: datetime, params: Mapping[str, Any] | None =
             gaps.end_backoff(connection, currency, coins, span)
         due = gaps.due_gaps(connection, currency, coins, app.clock(), span)
     per_chunk = max(1, min(CHUNK_REQUESTS_MAX, int(CHUNK_TIME / app.client.meter.interval)))
-    windows: list[Window] = []
+    planned: list[tuple[str, int, Window]] = []
     for coin, rows in groupby(due, key=lambda row: row.coin):
         runs = [(max(row.first_hour, span[0]), min(row.last_hour, span[1] - HOUR)) for row in rows]
-        windows += split_windows(coin, runs)
-        if len(windows) > CHUNKS_MAX * per_chunk:
-            log.info("%d requests are planned, the rest is left to the next run", CHUNKS_MAX * per_chunk)
-            break
-    return [windows[number : number + per_chunk] for number in range(0, len(windows), per_chunk)][:CHUNKS_MAX]
+        missing = sum((last - first) // HOUR + 1 for first, last in runs)
+        planned += [(window["last"], missing, window) for window in split_windows(coin, runs)]
+    # The newest hours first, and of as new ones those of the coin that has the least.
+    planned.sort(key=lambda plan: plan[:2], reverse=True)
+    windows = [window for *_, window in planned][: CHUNKS_MAX * per_chunk]
+    log.info("%d of %d requests are planned; the rest is left to the next run", len(windows), len(planned))
+    return [windows[number : number + per_chunk] for number in range(0, len(windows), per_chunk)]
 
 
 def _read_params(app: "App", as_of: datetime, params: Mapping[str, Any]) -> tuple[list[str], gaps.Span]:
@@ -107,7 +110,9 @@ def fetch_history(app: "App", as_of: datetime, windows: Sequence[Window]) -> int
         How many windows have a snapshot.
     """
     archived = 0
-    for window in windows:
+    for number, window in enumerate(windows):
+        rest = (len(windows) - number) * app.client.meter.interval
+        log.info("request %d of %d, about %.0f minutes to go", number + 1, len(windows), rest / timedelta(minutes=1))
         coin, name = window["coin"], _snapshot_of(as_of, window)
         hours = _hours_to_request(app, coin, parse_time(window["first"]), parse_time(window["last"]))
         try:
@@ -161,10 +166,14 @@ def _note_answer(app: "App", coin: str, hours: AbstractSet[datetime], name: str)
         log.warning("%s: CoinGecko's history has no price for %d of %d hours", coin, len(absent), len(hours))
 
 
-def append_history(app: "App", as_of: datetime, chunks: Sequence[Sequence[Window]]) -> dict[str, list[str]]:
+def append_history(
+    app: "App", as_of: datetime, chunks: Sequence[Sequence[Window]]
+) -> tuple[dict[str, list[str]], dict[str, int]]:
     """Append the archived hours of planned windows to the raw logs, and mark their gaps as filled.
 
-    Returns what ``append_raw_log`` does.
+    Returns:
+        The timestamps of the new rows by coin; and what is left for the next run, as ``find_gaps`` returns it. Without
+        new rows nothing is: what fails waits for the next hour.
     """
     from coinwatch.ingest.poll import append_raw_log
 
@@ -173,7 +182,7 @@ def append_history(app: "App", as_of: datetime, chunks: Sequence[Sequence[Window
     added = append_raw_log(app, archived)
     with app.warehouse.begin() as connection:
         gaps.fill(connection, archived, app.clock())
-    return added
+    return added, gaps.count_due(app, as_of) if any(added.values()) else {}
 
 
 def request_hours(

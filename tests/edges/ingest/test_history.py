@@ -1,6 +1,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from coinwatch.ingest.gaps import find_gaps
 from coinwatch.ingest.history import CHUNK_REQUESTS_MAX, CHUNKS_MAX, append_history, fetch_history, plan_history
 from coinwatch.ingest.poll import append_raw_log, fetch_prices
 from coinwatch.sandbox.market import RecordedMarket, SimulatedMarket
+from coinwatch.times import parse_time
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -235,6 +237,23 @@ def test_a_plan_is_bounded_and_what_it_leaves_is_due_in_the_next_run(make_world,
     assert [len(chunk) for chunk in chunks] == [CHUNK_REQUESTS_MAX] * CHUNKS_MAX
 
 
+def test_the_newest_hours_come_first_and_of_these_those_of_the_emptiest_coin(make_world, noon, clock):
+    world = make_world(coins=("bitcoin", "ethereum", "solana"), history_days=100)
+    few = replace(world, settings=world.settings.model_copy(update={"coins": ("bitcoin", "solana"), "history_days": 3}))
+    run_history(few, noon)
+    clock.now = noon + HOUR
+    find_gaps(world.app(), clock.now)
+    (windows,) = plan_history(world.app(), clock.now)
+    assert [(window["coin"], clock.now - parse_time(window["last"])) for window in windows] == [
+        ("ethereum", HOUR),
+        ("bitcoin", HOUR),
+        ("solana", HOUR),
+        ("ethereum", 10 * DAY + HOUR),
+        ("bitcoin", 10 * DAY + HOUR),
+        ("solana", 10 * DAY + HOUR),
+    ]
+
+
 def test_by_hand_hours_are_requested_whatever_their_backoff(make_world, noon, clock):
     lost = [noon - 30 * HOUR, noon - 31 * HOUR]
     market = HolesIn(SimulatedMarket(noon), lost)
@@ -265,5 +284,8 @@ def test_answers_before_a_failure_are_appended(make_world, noon):
     world.coingecko.fail("server_error", path="ethereum")
     with pytest.raises(Unavailable):
         fetch_history(world.app(), noon, chunks[0])
-    assert {coin: len(times) for coin, times in append_history(world.app(), noon, chunks).items()} == {"bitcoin": 72}
+    added, left = append_history(world.app(), noon, chunks)
+    assert {coin: len(times) for coin, times in added.items()} == {"bitcoin": 72}
+    assert left == {"coins": 1, "hours": 72}
+    assert append_history(world.app(), noon, chunks) == ({"bitcoin": []}, {}), "without progress the next hour goes on"
     assert gaps(world, "coin", "state") == [("bitcoin", "filled"), ("ethereum", "open")]
