@@ -8,7 +8,7 @@ again after a backoff that doubles (table `gaps` in the warehouse: `retry_at`, `
 these `coins` (comma-separated), only the hours from `start` to `end`, checked once more and without waiting for the
 backoff.
 
-**Reads** CoinGecko through the connection `coingecko_default`, in the pool `coingecko`, after the live poll. A run
+**Reads** CoinGecko through the connection `coingecko_default`, in the pool `coingecko`, beside the live poll. A run
 ends within an hour; the newest hours come first, and if hours are left, it starts the next run.
 **Writes** snapshots into the archive, rows into `<coin>_raw.csv`, an event on the asset `raw_prices`, which starts
 `process_prices`, and one on `missing_hours` if hours are left.
@@ -51,7 +51,8 @@ def heal_history():
 
         return history.plan_history(App(), as_of_time(), get_current_context()["params"])
 
-    @task(pool=COINGECKO_POOL)
+    # One of the pool's slots: the live poll never waits for it.
+    @task(pool=COINGECKO_POOL, max_active_tis_per_dag=1)
     def fetch_history(windows: list[dict[str, str]]) -> int:
         """Archive missing hours from history."""
         from coinwatch.ingest import history

@@ -109,7 +109,7 @@ def _airflow() -> Result:
         return "FAIL", f"{text}. Start Airflow once (`make run LIVE=1`), or correct AIRFLOW_HOME, which is {home}"
     if slots is None:
         text = f"no pool {COINGECKO_POOL}: tasks that poll CoinGecko never start (AIRFLOW_HOME is {home})"
-        return "FAIL", f'{text}. Run `airflow pools set {COINGECKO_POOL} 1 "Requests to CoinGecko"`'
+        return "FAIL", f'{text}. Run `airflow pools set {COINGECKO_POOL} 2 "Requests to CoinGecko"`'
     return "ok", f"the database answers, pool {COINGECKO_POOL} has {slots} slots ({home})"
 
 

@@ -108,7 +108,7 @@ def test_the_first_hour_goes_all_the_way_and_the_asset_starts_the_second_dag(tmp
     shown = subprocess.run(["/bin/sh", "-c", load], capture_output=True, text=True, check=True).stdout
     assert json.loads(shown)[0]["host"] == f"http://127.0.0.1:{first + 1}/services"
     pools = ask_airflow(tmp_path, "sandbox", "SELECT pool, slots FROM slot_pool WHERE pool != 'default_pool'")
-    assert pools == [("coingecko", 1)]
+    assert pools == [("coingecko", 2)]
 
 
 @pytest.mark.usefixtures("no_orphans")

@@ -118,7 +118,7 @@ def create_pool() -> None:
     from coinwatch.tasks import COINGECKO_POOL
 
     if Pool.get_pool(COINGECKO_POOL) is None:
-        Pool.create_or_update_pool(COINGECKO_POOL, 1, "Requests to CoinGecko", include_deferred=False)
+        Pool.create_or_update_pool(COINGECKO_POOL, 2, "Requests to CoinGecko", include_deferred=False)
 
 
 def has_run(dag_id: str) -> bool:

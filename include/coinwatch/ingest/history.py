@@ -38,7 +38,7 @@ CHUNKS_MAX = 6
 """So a run ends within the hour, and its rows are appended; the rest is left to the next run, which it starts."""
 
 CHUNK_TIME = timedelta(minutes=8)
-"""A chunk has no more requests than fit into this time: between two chunks the live poll gets the pool."""
+"""A chunk has no more requests than fit into this time: a kill costs no more than a chunk's plan."""
 
 CHUNK_REQUESTS_MAX = 100
 

@@ -39,6 +39,9 @@ UNKNOWN_COINS = "unknown_coins"
 UNKNOWN_GRACE = timedelta(hours=2)
 """Three hourly answers in a row without a coin are no accident."""
 
+LATE_COINS_MAX = 50
+"""A late hour of more coins is left to heal_history: one request for each coin would delay the next live poll."""
+
 SNAPSHOTS_AT_ONCE = 50
 """Snapshots whose rows are in memory at a time: one of history has 2,160."""
 
@@ -166,13 +169,21 @@ def _fetch_late(app: "App", as_of: datetime, coins: Sequence[str]) -> tuple[list
     """Archive the price of the full hour nearest to a past time from history, coin by coin.
 
     Returns:
-        Snapshots with a price, and the coins without one; a coin whose hour is stored already is in neither.
+        Snapshots with a price, and the coins without one; a coin whose hour is stored already, or is left to
+        ``heal_history``, is in neither.
     """
     hour = nearest_hour(as_of)
     log.info("%s is past: prices of %s come from history", format_time(as_of), format_time(hour))
     stored = stored_times(app, coins, hour, hour)
     names: list[str] = []
     rejects: list[Reject] = []
+    if sum(hour not in stored[coin] for coin in coins) > LATE_COINS_MAX:
+        log.warning(
+            "%s is left to heal_history, which requests many hours of a coin at once; beyond COINWATCH_HISTORY_DAYS "
+            "trigger it with the params start and end",
+            format_time(hour),
+        )
+        return names, rejects
     for coin in coins:
         name = snapshot_name(as_of, f"late-{coin}")
         if not app.archive.has(name):

@@ -16,7 +16,7 @@ BUCKET = "coinwatch-sandbox"
 SANDBOX_PORT = 8481
 """The sandbox's CoinGecko; its Slack and its S3 have the two ports after it."""
 
-POOL = {"name": "coingecko", "slots": 1, "description": "Requests to CoinGecko"}
+POOL = {"name": "coingecko", "slots": 2, "description": "Requests to CoinGecko: the live poll beside history"}
 
 _PASSWORDS = "simple_auth_manager_passwords.json.generated"
 

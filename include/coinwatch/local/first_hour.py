@@ -50,6 +50,7 @@ class FirstHour:
     say: Callable[[str], None]
     read_status: "Callable[[datetime], Status]"
     _said: set[tuple[object, ...]] = field(default_factory=set)
+    _is_behind: bool = False
 
     def take_through(self) -> "Status":
         """Trigger `ingest_prices`, and wait until every run has ended and no work is left."""
@@ -67,7 +68,7 @@ class FirstHour:
                 continue
             status = self.read_status(as_of)
             left = status.left
-            if not left:
+            if not left or (self._is_behind and not status.without_price):
                 break
             idle_since = idle_since or time.monotonic()
             if time.monotonic() - idle_since > OVERDUE:
@@ -98,9 +99,10 @@ class FirstHour:
     def _look(self, since: datetime) -> bool:
         """Print what happened since the last look; return whether a run is queued or running.
 
-        Runs of the schedule, and those of an earlier start, count too.
+        Runs of the schedule, and those of an earlier start, count too; a `heal_history` of several chunks does not.
         """
         runs = [run for dag_id in FOLLOWED for run in reversed(self.api.latest_runs(dag_id))]
+        behind: set[tuple[object, ...]] = set()
         for run in runs:
             key = run["dag_id"], run["dag_run_id"]
             if key in self._said or (run["end_date"] and parse_time(run["end_date"]) < since):
@@ -112,7 +114,13 @@ class FirstHour:
                 raise CoinwatchError(self._why_failed(run, tasks))
             if run["state"] == "success":
                 self._said.add(key)
-        return any(run["state"] in ("queued", "running") for run in runs)
+            elif run["state"] == "running" and any(task["map_index"] > 0 for task in tasks):
+                behind.add(key)
+        if behind and not self._is_behind:
+            self._is_behind = True
+            self.say("heal_history has many hours to fetch: they come in behind the live ones")
+        waited_for = [run for run in runs if (run["dag_id"], run["dag_run_id"]) not in behind]
+        return any(run["state"] in ("queued", "running") for run in waited_for)
 
     def _look_at_task(self, run: dict[str, Any], task: dict[str, Any]) -> None:
         state = task["state"]

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from coinwatch.sandbox.faults import FROZEN, Fault, error_response
 from coinwatch.sandbox.http import HOST, Request, SandboxServer, current_request
-from coinwatch.sandbox.market import COINS, Market, SimulatedCoin
+from coinwatch.sandbox.market import Market, SimulatedCoin, simulated_coin
 from coinwatch.times import HOUR, floor_hour, from_seconds
 
 CURRENCIES = {"usd": 1.0, "eur": 0.92, "gbp": 0.79, "jpy": 151.0}
@@ -179,7 +179,7 @@ class CoinGeckoSandbox(SandboxServer):
 
     def _chart(self, coin: str, start: datetime, end: datetime, now: datetime) -> dict[str, Any]:
         rate = _rate()
-        if coin not in self.market.coins:
+        if self.market.price_at(coin, now) is None:
             flask.abort(error_response("coin_not_found"))
         if now - start > HISTORY_MAX + timedelta(minutes=5):
             flask.abort(error_response("beyond_time_range"))
@@ -230,7 +230,7 @@ def _rate() -> float:
 
 def _about(coin: str) -> SimulatedCoin:
     """Return what is made up about a coin, also about one with recorded prices only."""
-    return COINS.get(coin) or SimulatedCoin(coin.title(), coin[:4], 1.0, 1_000_000.0)
+    return simulated_coin(coin) or SimulatedCoin(coin.title(), coin[:4], 1.0, 1_000_000.0)
 
 
 def _rounded(price: float) -> float:

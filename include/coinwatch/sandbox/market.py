@@ -7,7 +7,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from operator import itemgetter
 from pathlib import Path
 
@@ -59,6 +59,13 @@ COINS = {
 }
 
 
+def simulated_coin(coin: str) -> SimulatedCoin | None:
+    """Return what is made up about a coin; also of ``simulated-1``, ``simulated-2`` and so on, for long watch lists."""
+    if coin.startswith("simulated-"):
+        return SimulatedCoin(coin.title(), f"s{coin.removeprefix('simulated-')}", 1.0, 1_000_000.0)
+    return COINS.get(coin)
+
+
 class SimulatedMarket:
     """Prices with calm and volatile times and an occasional jump; Bitcoin falls at a given moment.
 
@@ -105,13 +112,14 @@ class SimulatedMarket:
 
     def price_at(self, coin: str, moment: datetime) -> float | None:
         """Return the price in US dollars; None for an unknown coin."""
-        if coin not in COINS:
+        about = simulated_coin(coin)
+        if about is None:
             return None
         steps = (moment - self.falls_at) / STEP
         whole = math.floor(steps)
         here, there = _level(coin, whole), _level(coin, whole + 1)
         noise = 0.0003 * (_digest(coin, math.floor(steps * 5)) / 2**63 - 1)
-        price = COINS[coin].price * math.exp(here + (there - here) * (steps - whole) + noise)
+        price = about.price * math.exp(here + (there - here) * (steps - whole) + noise)
         if coin == "bitcoin":
             price *= (1 - FALL if steps >= 0 else 1) * (1 - DROP) ** sum(at <= moment for at in self.drops)
         return price
@@ -130,7 +138,7 @@ def _day_start(coin: str, day: int) -> float:
     return sum(_day(coin, number)[-1] for number in range(day))
 
 
-@cache
+@lru_cache(maxsize=1000)
 def _day(coin: str, day: int) -> list[float]:
     """Return the log price on the grid of a day, from 0 on; volatility persists over five days."""
     volatility = float(np.mean([_random(coin, day - back).normal() for back in range(5)]))

@@ -10,6 +10,7 @@ from coinwatch.coingecko.requests import Budget
 from coinwatch.coingecko.response_errors import RateLimited, Unavailable
 from coinwatch.health import issues
 from coinwatch.ingest.poll import (
+    LATE_COINS_MAX,
     UNKNOWN_COINS,
     FutureAsOf,
     NoKnownCoin,
@@ -235,6 +236,14 @@ def test_a_past_time_of_an_unknown_coin_does_not_stop_the_others(make_world, noo
     clock.now = noon + HOUR
     assert live(world, noon) == ["20261122T120000Z-late-bitcoin"]
     assert "1 of 2 coins have no price: gone (" in caplog.text
+
+
+def test_a_past_time_of_many_coins_is_left_to_heal_history(make_world, noon, clock, caplog):
+    world = make_world(coins=tuple(f"simulated-{number}" for number in range(LATE_COINS_MAX + 1)))
+    clock.now = noon + HOUR
+    assert live(world, noon) == []
+    assert "2026-11-22T12:00:00Z is left to heal_history" in caplog.text
+    assert not world.coingecko.requests
 
 
 def test_a_year_of_history_comes_in_windows_of_90_days(make_world, noon):

@@ -18,6 +18,7 @@ class Airflow:
         self.now = format_time(noon)
         self.errors, self.triggered, self.unpaused = {}, [], []
         self.states = {"ingest_prices": "success"}
+        self.chunk = -1
         self.task = {"task_id": "fetch_prices", "state": "success", "duration": 1.25, "try_number": 1}
 
     def import_errors(self):
@@ -39,7 +40,7 @@ class Airflow:
         return [run] if run["state"] else []
 
     def tasks(self, dag_id, run_id):
-        names = {"dag_id": dag_id, "dag_run_id": run_id, "map_index": -1, "rendered_map_index": None}
+        names = {"dag_id": dag_id, "dag_run_id": run_id, "map_index": self.chunk, "rendered_map_index": None}
         return [self.task | names | {"end_date": self.now}]
 
 
@@ -88,6 +89,14 @@ def test_an_hour_is_through_when_nothing_is_left(airflow, said, take_through):
         "ingest_prices is triggered",
         "ingest_prices 12:00:00 fetch_prices done (1.2 s)",
     ]
+
+
+def test_a_long_history_comes_in_behind_the_first_hour(airflow, said, take_through):
+    airflow.states |= {"ingest_prices": None, "heal_history": "running"}
+    airflow.task |= {"task_id": "fetch_history", "state": "running"}
+    airflow.chunk = 1
+    take_through(status())
+    assert said[2:] == ["heal_history has many hours to fetch: they come in behind the live ones"]
 
 
 def test_work_that_no_run_does_is_started(airflow, take_through, monkeypatch):
