@@ -152,14 +152,16 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all of them by default")
     parser.add_argument("--large", action="store_true", help="also 10 million rows and 17,000 coins (60 GB of disk)")
     options = parser.parse_args()
-    results = {}
+    results: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory(prefix="coinwatch-bench-") as folder:
         os.environ["AIRFLOW_HOME"] = str(Path(folder) / "airflow")
         os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
         for name in options.parts or PARTS:
-            results[name] = list(PARTS[name](Path(folder), large=options.large))
+            results[name] = []
+            for row in PARTS[name](Path(folder), large=options.large):
+                results[name].append(row)
+                (PROJECT / "bench.json").write_text(json.dumps(results, indent=2) + "\n")
             show(PARTS[name].__doc__ or name, results[name])
-            (PROJECT / "bench.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
