@@ -142,7 +142,7 @@ def test_the_number_of_statements_does_not_depend_on_the_number_of_coins_and_the
 
     found = plans(("bitcoin",))
     assert found == plans(tuple(f"coin-{number}" for number in range(300)))
-    assert found[-1] == ["SEARCH prices USING COVERING INDEX sqlite_autoindex_prices_1 (coin=? AND currency=?)"]
+    assert found[-1] == ["SEARCH prices USING PRIMARY KEY (coin=? AND currency=?)"]
 
 
 def test_names_are_cut_after_the_fifth():
