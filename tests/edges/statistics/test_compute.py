@@ -8,6 +8,7 @@ from sqlalchemy import text
 from coinwatch.alerts.incidents import detect_anomalies
 from coinwatch.statistics import compute
 from coinwatch.statistics.compute import compute_rolling_statistics
+from coinwatch.statistics.processed_csv import export_processed_csv
 from coinwatch.warehouse import schema
 from coinwatch.warehouse.engine import open_warehouse
 from coinwatch.warehouse.work import clear_work, mark_work, pending_work
@@ -111,6 +112,25 @@ def test_in_chunks_it_is_the_same_and_a_crash_costs_one(pipeline, tmp_path, monk
     compute_rolling_statistics(pipeline.app)
     for table in (schema.price_statistics, schema.pending_work, schema.pending_uploads):
         assert pipeline.rows(table) == other.rows(table)
+    engine.dispose()
+
+
+@pytest.mark.postgres
+def test_on_postgresql_rows_and_csv_are_those_of_sqlite(pipeline, postgres, tmp_path):
+    engine = open_warehouse(postgres.new_database())
+    other = type(pipeline)(engine, tmp_path / "postgresql")
+    for each in (pipeline, other):
+        each.app.settings.data_dir.mkdir(exist_ok=True)
+        for hours in (range(40), (41, 42), (43,), (44.5,), (200,)):
+            each.load(*hours)
+            compute_rolling_statistics(each.app)
+            export_processed_csv(each.app)
+        each.load(40, source="history")
+        compute_rolling_statistics(each.app)
+        export_processed_csv(each.app)
+    assert other.rows(schema.price_statistics) == pipeline.rows(schema.price_statistics)
+    csv = [each.app.settings.processed_path("bitcoin").read_bytes() for each in (pipeline, other)]
+    assert csv[0] == csv[1]
     engine.dispose()
 
 
