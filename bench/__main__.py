@@ -76,7 +76,7 @@ def coins(folder: Path, *, large: bool) -> Iterator[Row]:
         yield hour_of(folder / "data", number, 90 * 24)
 
 
-def rolling(folder: Path, *, large: bool) -> Iterator[Row]:  # noqa: ARG001 - as all parts
+def rolling(folder: Path, *, large: bool) -> Iterator[Row]:
     """Statistics of 10 coins × 10 years from a CSV; DuckDB and polars compute no sigma."""
     path = folder / "prices.csv"
     measure("stored.py", path, 10, 87_600, "csv")
@@ -105,7 +105,7 @@ def median_seconds(command: list[str], environment: dict[str, str], runs: int = 
     return statistics.median(seconds)
 
 
-def parse(folder: Path, *, large: bool) -> Iterator[Row]:  # noqa: ARG001 - as all parts
+def parse(folder: Path, *, large: bool) -> Iterator[Row]:
     """Parsing the largest Dag file, by coins, beside an empty Dag of as many tasks."""
     (folder / "empty.py").write_text(EMPTY_DAG.format(tasks=6))
     environment = {"AIRFLOW_HOME": str(folder), "COINWATCH_DATA_DIR": str(folder / "data")}

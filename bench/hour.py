@@ -83,7 +83,7 @@ def main(folder: str, coins: str, hours: str) -> None:
     settings = bench_settings(Path(folder), int(coins))
     measured = [run_hour(settings, NOW + HOUR * number) for number in range(int(hours))]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"hours": measured, "peak_mb": peak}))  # noqa: T201 - for the process that started this one
+    print(json.dumps({"hours": measured, "peak_mb": peak}))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def main(engine: str, path: str, runs: str) -> None:
         compute()
         seconds.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mb": peak}))  # noqa: T201 - for the process that started this one
+    print(json.dumps({"seconds": seconds, "peak_mb": peak}))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def bench_settings(folder: Path, coins: int, history_days: int = 90) -> Settings
 
 def make_rows(coin: str, hours: int, seed: int = 1) -> list[RawPrice]:
     """Return hourly rows of a random walk that end an hour before ``NOW``."""
-    draw = random.Random(seed)  # noqa: S311 - a price is no secret
+    draw = random.Random(seed)
     price, rows = 100.0, []
     for number in range(hours, 0, -1):
         price *= 1 + draw.gauss(0, 0.005)
@@ -156,7 +156,7 @@ def main(path: str, coins: str, hours: str, what: str = "fill") -> None:
         figures = first_load(settings, int(hours))
     else:
         fill(settings, int(hours))
-    print(json.dumps(figures))  # noqa: T201 - for the process that started this one
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
